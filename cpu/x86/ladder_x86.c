@@ -1,0 +1,43 @@
+// The ladder of x86-64: what the processor and the system support, and who overrides what.
+//
+// Runs once for each device that is opened.
+
+#include "cpu/ladder.h"
+
+#include "fathom/device.h"
+
+uint32_t ladder_isa(void)
+{
+    uint32_t isa = 0;
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c"))
+        return isa;
+    isa |= FATHOM_ISA_AVX2;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+        return isa;
+    isa |= FATHOM_ISA_AVX512;
+    if (__builtin_cpu_supports("avx512vnni")) isa |= FATHOM_ISA_AVX512_VNNI;
+    if (__builtin_cpu_supports("avx512bf16")) isa |= FATHOM_ISA_AVX512_BF16;
+    return isa;
+}
+
+void ladder_fill(struct kernel_table *table, uint32_t isa)
+{
+    if ((isa & FATHOM_ISA_AVX2) == 0) return;
+    table->name = "avx2";
+    matmul_avx2_fill(table);
+    vector_avx2_fill(table);
+    attend_avx2_fill(table);
+    if ((isa & FATHOM_ISA_AVX512) == 0) return;
+    table->name = "avx512";
+    matmul_avx512_fill(table);
+    vector_avx512_fill(table);
+    attend_avx512_fill(table);
+    if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
+        table->name = "avx512-vnni";
+        matmul_vnni_fill(table);
+    }
+    if ((isa & FATHOM_ISA_AVX512_BF16) != 0) matmul_bf16_fill(table);
+}

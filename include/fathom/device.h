@@ -1,0 +1,50 @@
+// A device: the place where tensors lie and are worked on. The model and the engine share one.
+
+#ifndef FATHOM_DEVICE_H
+#define FATHOM_DEVICE_H
+
+#include "fathom/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fathom_device fathom_device;
+
+// Instruction sets a CPU device may use, as bits of fathom_device_params.isa_mask.
+enum fathom_isa {
+    FATHOM_ISA_AVX2 = 1u << 0,        // AVX2, FMA and F16C
+    FATHOM_ISA_AVX512 = 1u << 1,      // AVX-512 F, BW, DQ, VL
+    FATHOM_ISA_AVX512_VNNI = 1u << 2, // 8-bit dot products
+    FATHOM_ISA_AVX512_BF16 = 1u << 3, // bf16 dot products
+    FATHOM_ISA_ALL = 0x7fffffff,
+};
+
+struct fathom_device_params {
+    uint32_t struct_bytes;
+    uint32_t n_threads; // 0: one for each physical core that this process may run on
+    uint32_t isa_mask;  // bits of enum fathom_isa; default FATHOM_ISA_ALL, 0: plain C only
+    bool pin_threads;   // tie each worker to a core; default true
+    const char *name;   // "auto" (default) or "cpu"
+    fathom_log_fn log;  // NULL: silent. Held until close
+    void *log_user;
+};
+
+FATHOM_API void fathom_device_params_init(struct fathom_device_params *params);
+
+// Opens a device. EUNSUPPORTED if this build has no device of that name. The handle may be used by
+// one thread at a time.
+FATHOM_API FATHOM_MUST_USE fathom_status
+fathom_device_open(const struct fathom_device_params *params, fathom_device **device);
+
+// Every engine and model on the device must be closed before it.
+FATHOM_API void fathom_device_close(fathom_device **device);
+
+// One line for people: name, threads, instruction sets. Valid until close.
+FATHOM_API const char *fathom_device_text(const fathom_device *device);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

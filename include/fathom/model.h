@@ -1,0 +1,181 @@
+// The model runner: GGUF models, their tokenizers, the forward pass, chat templates, sampling.
+//
+//     fathom_model_open(path, &model_params, &model);       // with a device: weights are packed
+//     fathom_tokenize(model, text, ...);
+//     fathom_runner_open(model, &runner_params, &runner);   // scratch and a KV engine
+//     fathom_seq_create(fathom_runner_engine(runner), &seq);
+//     fathom_runner_feed(runner, seq, ids, n, logits);
+//     fathom_sampler_pick(sampler, logits, ...);
+//
+// Threads: a model is read-only after open and may be shared; a runner and a sampler belong to one
+// thread at a time.
+
+#ifndef FATHOM_MODEL_H
+#define FATHOM_MODEL_H
+
+#include "fathom/fathom.h"
+#include "fathom/gguf.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- Model --------------------------------------------------------------------------------------
+
+typedef struct fathom_model fathom_model;
+
+struct fathom_model_params {
+    uint32_t struct_bytes;
+    fathom_device *device;       // held; NULL (default): metadata and vocabulary only, no weights
+    fathom_progress_fn progress; // over bytes of weights; may be NULL
+    void *progress_user;
+    const char *const *overrides; // "KEY=int:V", "KEY=float:V", "KEY=bool:V", "KEY=str:V"
+    uint32_t n_overrides;         // (llama.cpp's --override-kv), applied to the metadata
+};
+
+struct fathom_model_info {
+    const char *architecture;  // "llama", "qwen2", "qwen3"
+    const char *name;          // general.name, or ""
+    const char *chat_template; // tokenizer.chat_template, or NULL
+    uint32_t n_layers;
+    uint32_t n_tokens_train; // context_length
+    uint32_t n_vocab;
+    uint32_t d_model;
+    uint32_t d_ff;
+    uint32_t n_heads;
+    uint32_t n_kv_heads;
+    uint32_t d_k;
+    uint32_t d_v;
+    uint64_t n_parameters; // of the tensors in the file
+    uint64_t weight_bytes; // of the tensors in the file
+    int32_t bos_id;        // -1: none; likewise below
+    int32_t eos_id;
+    bool add_bos;            // the tokenizer wants BOS before a text
+    struct fathom_rope rope; // from the file; divisors NULL
+};
+
+FATHOM_API void fathom_model_params_init(struct fathom_model_params *params);
+
+// ECORRUPT, EIO: see fathom_gguf_open. EUNSUPPORTED names an unknown architecture, tokenizer or
+// weight type; ECORRUPT a missing tensor or key, or one of the wrong shape.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_model_open(const char *path,
+                                                           const struct fathom_model_params *params,
+                                                           fathom_model **model);
+FATHOM_API void fathom_model_close(fathom_model **model);
+FATHOM_API const struct fathom_model_info *fathom_model_info(const fathom_model *model);
+
+// ---- Tokenizer ----------------------------------------------------------------------------------
+
+enum fathom_tokenize_flags {
+    FATHOM_TOKENIZE_BOS = 1u << 0, // put BOS first, if the model's tokenizer wants one
+    FATHOM_TOKENIZE_SPECIAL =
+        1u << 1, // spellings of control tokens in the text become those tokens
+};
+
+// Token ids of a text, linear in its length. Two calls: ids NULL or capacity too small gives
+// FATHOM_PARTIAL and *n_ids is what is needed. Any bytes are legal text.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_tokenize(const fathom_model *model,
+                                                         const char *text, size_t text_bytes,
+                                                         uint32_t flags, int32_t *ids,
+                                                         size_t capacity, size_t *n_ids);
+
+// Bytes that one id stands for; control tokens give "" unless `special`. Points into the model, or
+// NULL for an id that the vocabulary lacks. The text may end inside a UTF-8 character. Note for
+// SentencePiece vocabularies: the space put before a text's first word is part of its first token.
+FATHOM_API const char *fathom_token_text(const fathom_model *model, int32_t id, bool special,
+                                         size_t *bytes);
+
+// Text of ids, as fathom_token_text of each, less the space that the tokenizer put before the first
+// word (SentencePiece). BOS at the front is dropped. Two calls as above; no terminator is written.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_detokenize(const fathom_model *model,
+                                                           const int32_t *ids, size_t n_ids,
+                                                           bool special, char *text,
+                                                           size_t capacity, size_t *text_bytes);
+
+// Whether the id ends a generation (EOS, end of turn, end of message).
+FATHOM_API bool fathom_token_ends(const fathom_model *model, int32_t id);
+
+// ---- Chat ---------------------------------------------------------------------------------------
+
+struct fathom_chat_message {
+    const char *role;    // "system", "user", "assistant"
+    const char *content; // zero-terminated
+};
+
+// Name of the built-in template that fits the model's tokenizer.chat_template: "llama3", "chatml",
+// "qwen3", "mistral", "llama2", "phi3", "zephyr"; NULL if the model has none or it is not known.
+FATHOM_API const char *fathom_chat_detect(const fathom_model *model);
+
+// The messages as one prompt, with the opening of the assistant's turn if add_assistant. `name`
+// NULL: fathom_chat_detect. EUNSUPPORTED lists the names. Two calls as above; no terminator is
+// written. The result is to be tokenized with FATHOM_TOKENIZE_SPECIAL | FATHOM_TOKENIZE_BOS; it
+// spells no BOS itself.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_chat_format(
+    const fathom_model *model, const char *name, const struct fathom_chat_message *messages,
+    size_t n_messages, bool add_assistant, char *text, size_t capacity, size_t *text_bytes);
+
+// ---- Runner -------------------------------------------------------------------------------------
+
+typedef struct fathom_runner fathom_runner;
+
+struct fathom_runner_params {
+    uint32_t struct_bytes;
+    uint32_t n_tokens_max;   // context; 0 (default): n_tokens_train
+    uint32_t n_batch;        // most tokens in one pass; default 512
+    uint32_t n_seqs_max;     // default 1
+    int32_t kv_type;         // FATHOM_TYPE_F16 (default), BF16, F32
+    struct fathom_rope rope; // default: the model's own (struct_bytes of the params tells); see
+                             // fathom_runner_params_init
+};
+
+// Fills the defaults; rope is taken from the model, ready to be changed.
+FATHOM_API void fathom_runner_params_init(struct fathom_runner_params *params,
+                                          const fathom_model *model);
+
+// EINVAL if the model was opened without a device.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_open(
+    const fathom_model *model, const struct fathom_runner_params *params, fathom_runner **runner);
+FATHOM_API void fathom_runner_close(fathom_runner **runner);
+
+// The runner's KV engine: for fathom_seq_create, fathom_seq_truncate and the like.
+FATHOM_API fathom_engine *fathom_runner_engine(fathom_runner *runner);
+
+// Feeds up to n_batch tokens to the sequence. logits: [n_vocab] of the last token, or NULL.
+// all_logits: [n_ids, n_vocab] of every token, or NULL. EINVAL for an id outside the vocabulary,
+// EFULL when the context is full; after an error the sequence is as it was before the call.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_feed(fathom_runner *runner,
+                                                            struct fathom_seq seq,
+                                                            const int32_t *ids, uint32_t n_ids,
+                                                            float *logits, float *all_logits);
+
+// ---- Sampling -----------------------------------------------------------------------------------
+
+typedef struct fathom_sampler fathom_sampler;
+
+// Order: repeat penalty, top-k, top-p, min-p, temperature, draw: llama.cpp's.
+struct fathom_sampler_params {
+    uint32_t struct_bytes;
+    uint32_t top_k;       // 0: all; default 40
+    float temperature;    // 0 or less: greedy; default 0.8
+    float top_p;          // 1: off; default 0.95
+    float min_p;          // 0: off; default 0.05
+    float repeat_penalty; // 1: off (default); see Keskar et al. 2019
+    uint32_t n_repeat;    // newest tokens that it looks at; default 64
+    uint64_t seed;
+};
+
+FATHOM_API void fathom_sampler_params_init(struct fathom_sampler_params *params);
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_sampler_open(
+    const struct fathom_sampler_params *params, uint32_t n_vocab, fathom_sampler **sampler);
+FATHOM_API void fathom_sampler_close(fathom_sampler **sampler);
+// Tells the sampler of a token of the text (prompt or generated), for the repeat penalty.
+FATHOM_API void fathom_sampler_accept(fathom_sampler *sampler, int32_t id);
+// Picks from logits [n_vocab], which are left as they are. EINVAL if none of them is finite.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_sampler_pick(fathom_sampler *sampler,
+                                                             const float *logits, int32_t *id);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
