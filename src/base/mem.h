@@ -7,7 +7,7 @@
 
 enum {
     MEM_ALIGN_BYTES = 64
-}; // of every block from mem_new and arenas: a cache line, a zmm register
+}; // of every block from mem_new and arena_new: a cache line, a zmm register
 
 // A zeroed block of count * item_bytes, MEM_ALIGN_BYTES aligned. ENOMEM, naming `what`, when there
 // is none or the product wraps. Zero bytes give a valid block.
@@ -39,8 +39,10 @@ struct arena {
     size_t used_bytes;          // of the newest chunk
 };
 
+// Zeroed and aligned as from mem_new.
 FATHOM_MUST_USE fathom_status arena_new(struct arena *arena, size_t count, size_t item_bytes,
                                         const char *what, void *out);
+// A zero-terminated copy; strings lie side by side, unaligned.
 FATHOM_MUST_USE fathom_status arena_string(struct arena *arena, const char *text, size_t bytes,
                                            char **out);
 void arena_fini(struct arena *arena); // frees all; the arena is empty and usable again
