@@ -2,7 +2,10 @@
 
 #include "cpu/ladder.h"
 
-uint32_t ladder_isa(void) { return 0; }
+uint32_t ladder_isa(void)
+{
+    return 0;
+}
 
 void ladder_fill(struct kernel_table *table, uint32_t isa)
 {
