@@ -10,7 +10,7 @@
 struct cores {
     int32_t *cpus; // [n_cpus] system numbers; gives, free with topology_cores_fini
     uint32_t n_cpus;
-    uint32_t n_cores;       // how many of them, from the front, are distinct physical cores
+    uint32_t n_cores;          // how many of them, from the front, are distinct physical cores
     uint64_t last_cache_bytes; // of one last-level cache; 0: unknown
 };
 

@@ -86,7 +86,7 @@ fathom_status status_prefix(fathom_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    char joined[2 * TEXT_BYTES + 2];
+    char joined[2 * TEXT_BYTES + 2] = "";
     snprintf(joined, sizeof joined, "%s: %s", text, error_text);
     memcpy(error_text, joined, sizeof error_text - 1); // its last byte is always zero
     return status;
