@@ -40,7 +40,6 @@ enum fathom_status_code {
     FATHOM_IN_PROGRESS = 1, // asked for, not there yet
     FATHOM_RETRY = 2,       // nothing happened; ask again
     FATHOM_PARTIAL = 3,     // done in part; the out-parameters say how much
-    FATHOM_CANCELLED = 4,   // a callback asked to stop
 
     FATHOM_EINVAL = -1,       // the caller broke the contract, or a flag has a bad value
     FATHOM_ENOMEM = -2,       // no memory, or a budget is too small
@@ -51,6 +50,7 @@ enum fathom_status_code {
     FATHOM_EUNSUPPORTED = -7, // this build, machine or model lacks it
     FATHOM_EMISMATCH = -8,    // two things that must agree do not
     FATHOM_EINTERNAL = -9,    // a fault of Fathom itself
+    FATHOM_ECANCELLED = -10,  // a callback asked to stop
 };
 typedef int32_t fathom_status;
 
@@ -90,7 +90,7 @@ enum fathom_log_level {
 typedef void (*fathom_log_fn)(int level, const char *text, void *user);
 
 // Called now and then during long work with 0 <= done <= total. Returning false cancels the work,
-// which then ends with FATHOM_CANCELLED.
+// which then ends with FATHOM_ECANCELLED.
 typedef bool (*fathom_progress_fn)(uint64_t done, uint64_t total, void *user);
 
 #ifdef __cplusplus
