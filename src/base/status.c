@@ -28,8 +28,8 @@ const char *fathom_status_name(fathom_status status)
         return "RETRY";
     case FATHOM_PARTIAL:
         return "PARTIAL";
-    case FATHOM_CANCELLED:
-        return "CANCELLED";
+    case FATHOM_ECANCELLED:
+        return "ECANCELLED";
     case FATHOM_EINVAL:
         return "EINVAL";
     case FATHOM_ENOMEM:
