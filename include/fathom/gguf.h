@@ -38,11 +38,12 @@ struct fathom_gguf_string {
     size_t bytes;
 };
 
-// One metadata entry. For arrays, `type` is ARRAY, `item_type` and `n_items` describe it.
+// One metadata entry. For arrays, `type` is ARRAY, `item_type` and `n_items` describe it. Keys and
+// tensor names have no control characters and occur once.
 struct fathom_gguf_entry {
     struct fathom_gguf_string key;
     int32_t type;      // enum fathom_gguf_type
-    int32_t item_type; // of arrays; nested arrays are skipped over and have item_type ARRAY
+    int32_t item_type; // of arrays, ARRAY if they are nested (then no item can be read); else type
     uint64_t n_items;  // of arrays; 1 otherwise
 };
 
@@ -50,13 +51,16 @@ struct fathom_gguf_tensor {
     struct fathom_gguf_string name;
     int32_t type;     // as in the file: may be one that enum fathom_type lacks
     uint32_t n_dims;  // 1 .. 4
-    uint64_t dims[4]; // dims[0] runs fastest (GGUF's ne0); 1 beyond n_dims
+    uint64_t dims[4]; // dims[0] runs fastest (GGUF's ne0); above 0; 1 beyond n_dims
     uint64_t bytes;   // 0 if the type is unknown
     const void *data; // inside the mapping; NULL if the type is unknown
 };
 
 // Opens and checks the whole header. ECORRUPT names the file, the field and the offset; EIO the
-// file and the system's reason. No count in the file can cause an allocation larger than the file.
+// file and the system's reason; EUNSUPPORTED another version than 2 and 3, or big-endian files. All
+// tables together take no more memory than the file has bytes, plus 1 MiB. general.alignment must
+// be a power of two, 8 or more; tensor data must be aligned to it, inside the file, and in the
+// order of the table without overlaps.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_gguf_open(const char *path, fathom_gguf **gguf);
 FATHOM_API void fathom_gguf_close(fathom_gguf **gguf);
 

@@ -7,7 +7,8 @@
 
 struct metadata;
 
-// overrides as in fathom_model_params; EINVAL names a bad one. Holds gguf until close.
+// overrides as in fathom_model_params, copied; EINVAL names a bad one; the last of several for a
+// key counts. Holds gguf until close.
 FATHOM_MUST_USE fathom_status metadata_open(const fathom_gguf *gguf, const char *const *overrides,
                                             uint32_t n_overrides, struct metadata **metadata);
 void metadata_close(struct metadata **metadata);
@@ -16,7 +17,8 @@ const fathom_gguf *metadata_gguf(const struct metadata *metadata);
 bool metadata_has(const struct metadata *metadata, const char *key);
 
 // The value of a key, or `fallback` if there is none. ECORRUPT, naming the key, if it is of another
-// type or out of range. "%s" in a key stands for general.architecture.
+// type, out of range, an array, or (f32) not finite; EINVAL if the user's override is. "%s" in a
+// key stands for general.architecture.
 FATHOM_MUST_USE fathom_status metadata_u32(const struct metadata *metadata, const char *key,
                                            uint32_t fallback, uint32_t *out);
 FATHOM_MUST_USE fathom_status metadata_i32(const struct metadata *metadata, const char *key,
@@ -28,7 +30,8 @@ FATHOM_MUST_USE fathom_status metadata_bool(const struct metadata *metadata, con
 // *out points into the file or the overrides; fallback may be NULL, then out->text is NULL.
 FATHOM_MUST_USE fathom_status metadata_string(const struct metadata *metadata, const char *key,
                                               const char *fallback, struct fathom_gguf_string *out);
-// An array whose items all have integer (or float, or string) type; *entry NULL if there is none.
+// An array; *entry NULL if there is none, or if the key has a single value (some keys come in both
+// forms). Any integer item_type stands for all integers and bool, either float for both.
 FATHOM_MUST_USE fathom_status metadata_array(const struct metadata *metadata, const char *key,
                                              int32_t item_type,
                                              const struct fathom_gguf_entry **entry);
