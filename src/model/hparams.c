@@ -196,7 +196,7 @@ static void count_weights(struct fathom_model *model)
 
 fathom_status hparams_read(struct fathom_model *model)
 {
-    const struct architecture *architecture;
+    const struct architecture *architecture = NULL;
     FATHOM_TRY(find_architecture(model, &architecture));
     model->info.architecture = architecture->name;
     FATHOM_TRY(refuse(model));
