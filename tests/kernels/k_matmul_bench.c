@@ -1,0 +1,183 @@
+// Speed of the matrix products, beside the speed of reading memory in the same run: packing, decode
+// (one token, weights far larger than the caches) and prefill (weights that stay in them).
+//
+// Threads share the panels in equal parts, as a device does.
+
+#include <string.h>
+
+#include "src/base/clock.h"
+#include "src/base/dtype.h"
+#include "src/base/mem.h"
+#include "src/base/pool.h"
+#include "tests/check.h"
+#include "tests/kernels/k_matmul.h"
+
+enum {
+    N_THREADS = 2,
+    N_RUNS = 7,
+    DECODE_COLS = 4096,
+    PREFILL_COLS = 2048,
+    PREFILL_ROWS = 2048,
+    PREFILL_TOKENS = 512,
+};
+static const size_t read_bytes = 1ull << 30;
+static const size_t decode_bytes = 512ull << 20;
+
+struct product_job {
+    const struct matmul_kernel *kernel;
+    struct matmul_args args; // of the whole product
+};
+
+struct read_job {
+    const uint64_t *words;
+    size_t n_words;
+    uint64_t sums[N_THREADS * 8]; // one cache line for each thread
+};
+
+static void run_share(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct product_job *job = arg;
+    struct matmul_args args = job->args;
+    uint32_t panel_rows = job->kernel->panel_rows;
+    uint32_t n_panels = (args.n_rows + panel_rows - 1) / panel_rows;
+    uint32_t begin = n_panels * thread / n_threads * panel_rows;
+    uint32_t end = n_panels * (thread + 1) / n_threads * panel_rows;
+    args.panels =
+        (const uint8_t *)args.panels + begin / panel_rows * job->kernel->panel_bytes(args.n_cols);
+    args.n_rows = (end < args.n_rows ? end : args.n_rows) - begin;
+    args.out += begin;
+    job->kernel->run(&args);
+}
+
+// Eight chains, so that the sum is never what is waited for.
+static void read_share(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct read_job *job = arg;
+    size_t end = job->n_words / n_threads * (thread + 1);
+    uint64_t sums[64] = {0};
+    for (size_t i = job->n_words / n_threads * thread; i + 64 <= end; i += 64)
+        for (size_t j = 0; j < 64; j++)
+            sums[j] += job->words[i + j];
+    for (size_t j = 0; j < 64; j++)
+        job->sums[thread * 8] += sums[j];
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_seconds(struct pool *pool, pool_fn fn, void *arg)
+{
+    double seconds[N_RUNS];
+    pool_run(pool, fn, arg);
+    for (size_t i = 0; i < N_RUNS; i++) {
+        uint64_t start = clock_ns();
+        pool_run(pool, fn, arg);
+        seconds[i] = 1e-9 * (double)(clock_ns() - start);
+    }
+    qsort(seconds, N_RUNS, sizeof seconds[0], by_value);
+    return seconds[N_RUNS / 2];
+}
+
+static double read_speed(struct pool *pool)
+{
+    struct read_job job = {.n_words = read_bytes / 8};
+    void *words;
+    check_ok(mem_reserve(read_bytes, "read buffer", &words));
+    memset(words, 1, read_bytes);
+    job.words = words;
+    double seconds = median_seconds(pool, read_share, &job);
+    mem_unreserve(words, read_bytes);
+    return (double)read_bytes / seconds;
+}
+
+// The product of random tokens with n_rows rows, all panels copies of one. Closed with close_job.
+static double open_job(struct product_job *job, const struct matmul_kernel *kernel, int32_t type,
+                       uint32_t n_rows, uint32_t n_cols, uint32_t n_tokens)
+{
+    struct rng rng;
+    uint8_t *rows, *panels, *x;
+    void *reserved;
+    float *values, *out;
+    size_t row_bytes = dtype_row_bytes(type, n_cols);
+    size_t panel_bytes = kernel->panel_bytes(n_cols);
+    size_t n_panels = n_rows / kernel->panel_rows;
+    rng_init(&rng, SEED);
+    check_ok(mem_new(kernel->panel_rows, row_bytes, "rows", &rows));
+    check_ok(mem_new(n_cols, sizeof *values, "x", &values));
+    check_ok(mem_new(n_tokens, kernel->x_row_bytes(n_cols), "packed x", &x));
+    check_ok(mem_new((size_t)n_tokens * n_rows, sizeof *out, "out", &out));
+    check_ok(mem_reserve(n_panels * panel_bytes, "panels", &reserved));
+    panels = reserved;
+    problem_random_rows(type, rows, kernel->panel_rows, n_cols, &rng);
+    kernel->pack_panel(panels, rows, kernel->panel_rows, n_cols);
+    uint64_t start = clock_ns();
+    kernel->pack_panel(panels, rows, kernel->panel_rows, n_cols);
+    double pack_speed =
+        (double)(kernel->panel_rows * row_bytes) * 1e9 / (double)(clock_ns() - start);
+    for (size_t i = 1; i < n_panels; i++)
+        memcpy(panels + i * panel_bytes, panels, panel_bytes);
+    for (size_t t = 0; t < n_tokens; t++) {
+        for (uint32_t i = 0; i < n_cols; i++)
+            values[i] = rng_normal(&rng);
+        kernel->pack_x(x + t * kernel->x_row_bytes(n_cols), values, n_cols);
+    }
+    mem_free(rows);
+    mem_free(values);
+    *job =
+        (struct product_job){kernel, {panels, n_rows, n_cols, n_tokens, x, out, n_rows, NULL, 0}};
+    return pack_speed;
+}
+
+static void close_job(struct product_job *job)
+{
+    uintptr_t panels = (uintptr_t)job->args.panels, x = (uintptr_t)job->args.x;
+    mem_unreserve((void *)panels, job->args.n_rows / job->kernel->panel_rows *
+                                      job->kernel->panel_bytes(job->args.n_cols));
+    mem_free((void *)x);
+    mem_free(job->args.out);
+}
+
+static void bench_kernel(struct pool *pool, const char *variant, int32_t type,
+                         const struct matmul_kernel *kernel, double read)
+{
+    struct product_job job;
+    size_t file_bytes = kernel->panel_rows * dtype_row_bytes(type, DECODE_COLS);
+    size_t panel_bytes = kernel->panel_bytes(DECODE_COLS);
+    size_t n_panels = decode_bytes / panel_bytes;
+    uint32_t n_rows = (uint32_t)n_panels * kernel->panel_rows;
+    double pack = open_job(&job, kernel, type, n_rows, DECODE_COLS, 1);
+    double decode = (double)(n_panels * panel_bytes) / median_seconds(pool, run_share, &job);
+    close_job(&job);
+    open_job(&job, kernel, type, PREFILL_ROWS, PREFILL_COLS, PREFILL_TOKENS);
+    double prefill = median_seconds(pool, run_share, &job);
+    close_job(&job);
+    printf("%-6s %-7s panel %5.3f of file, pack %5.2f GB/s, decode %5.1f GB/s (%3.0f %% of read), "
+           "prefill %6.1f GFLOP/s\n",
+           dtype_find(type)->name, variant, (double)panel_bytes / (double)file_bytes, pack / 1e9,
+           decode / 1e9, 100.0 * decode / read,
+           2e-9 * PREFILL_ROWS * PREFILL_COLS * PREFILL_TOKENS / prefill);
+    fflush(stdout);
+}
+
+int matmul_bench(int32_t type)
+{
+    const struct pool_params params = {.n_threads = N_THREADS};
+    struct pool *pool;
+    size_t n_types;
+    const struct dtype *dtypes = dtype_all(&n_types);
+    check_ok(pool_open(&params, &pool));
+    double read = read_speed(pool);
+    printf("%d threads; medians of %d; read %.1f GB/s\n", N_THREADS, N_RUNS, read / 1e9);
+    for (size_t i = 0; i < n_types; i++)
+        for (uint32_t v = 1; v < MATMUL_VARIANTS; v++) { // the reference is not meant to be fast
+            struct matmul_kernel kernel;
+            if (type >= 0 && dtypes[i].type != type) continue;
+            if (!matmul_variant_kernel(v, dtypes[i].type, &kernel)) continue;
+            bench_kernel(pool, matmul_variants[v].name, dtypes[i].type, &kernel, read);
+        }
+    pool_close(&pool);
+    return 0;
+}
