@@ -70,7 +70,8 @@ def main():
             too_long.append(f"{path}: {n_lines} lines")
         elif n_lines > FILE_LINES and REASON not in head_comment(text):
             unexplained.append(f"{path}: {n_lines} lines, and no '{REASON} ...' in its head")
-        for name, line, n in c_functions(path) if is_c else python_functions(path):
+        found = c_functions(path) if is_c else python_functions(path) if path.endswith(".py") else []
+        for name, line, n in found:
             functions.append((n, f"{path}:{line}: {name}: {n} lines"))
     functions.sort(reverse=True)
     long = [text for n, text in functions if n > FUNCTION_LINES]
