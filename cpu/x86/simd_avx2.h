@@ -1,0 +1,199 @@
+// Vectors of 8 floats with AVX2, FMA and F16C. What each operation means stands in simd.h.
+
+#ifndef FATHOM_CPU_X86_SIMD_AVX2_H
+#define FATHOM_CPU_X86_SIMD_AVX2_H
+
+#include "fathom/types.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define SIMD_INLINE static inline __attribute__((always_inline))
+
+typedef __m256 vec;
+enum { VEC_LANES = 8 };
+
+SIMD_INLINE vec vec_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+SIMD_INLINE vec vec_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+SIMD_INLINE float vec_first(vec a)
+{
+    return _mm256_cvtss_f32(a);
+}
+SIMD_INLINE vec vec_add(vec a, vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+SIMD_INLINE vec vec_sub(vec a, vec b)
+{
+    return _mm256_sub_ps(a, b);
+}
+SIMD_INLINE vec vec_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+SIMD_INLINE vec vec_div(vec a, vec b)
+{
+    return _mm256_div_ps(a, b);
+}
+SIMD_INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+SIMD_INLINE vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+SIMD_INLINE vec vec_min(vec a, vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+SIMD_INLINE vec vec_abs(vec a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+SIMD_INLINE vec vec_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+SIMD_INLINE void vec_store(float *p, vec a)
+{
+    _mm256_storeu_ps(p, a);
+}
+
+SIMD_INLINE vec vec_load_n(const float *p, size_t n)
+{
+    if (n >= VEC_LANES) return vec_load(p);
+    float lanes[VEC_LANES] = {0};
+    memcpy(lanes, p, n * sizeof *p);
+    return vec_load(lanes);
+}
+
+SIMD_INLINE void vec_store_n(float *p, vec a, size_t n)
+{
+    if (n >= VEC_LANES) {
+        vec_store(p, a);
+        return;
+    }
+    float lanes[VEC_LANES];
+    vec_store(lanes, a);
+    memcpy(p, lanes, n * sizeof *p);
+}
+
+SIMD_INLINE vec vec_load_type(int32_t type, const void *p)
+{
+    if (type == FATHOM_TYPE_F32) return vec_load(p);
+    __m128i bits = _mm_loadu_si128(p);
+    if (type == FATHOM_TYPE_F16) return _mm256_cvtph_ps(bits);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+SIMD_INLINE vec vec_load_type_n(int32_t type, const void *p, size_t n)
+{
+    if (n >= VEC_LANES) return vec_load_type(type, p);
+    float lanes[VEC_LANES] = {0};
+    memcpy(lanes, p, n * (type == FATHOM_TYPE_F32 ? 4 : 2));
+    return vec_load_type(type, lanes);
+}
+
+SIMD_INLINE void vec_store_half_n(int32_t type, uint16_t *p, vec a, size_t n)
+{
+    __m128i halves;
+    if (type == FATHOM_TYPE_F16) {
+        halves = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    } else {
+        __m256i bits = _mm256_castps_si256(a);
+        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff));
+        __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+        vec nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+        bits = _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+        bits = _mm256_srli_epi32(bits, 16);
+        halves = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    }
+    uint16_t lanes[VEC_LANES];
+    _mm_storeu_si128((void *)lanes, halves);
+    memcpy(p, lanes, (n >= VEC_LANES ? VEC_LANES : n) * sizeof *p);
+}
+
+SIMD_INLINE vec vec_keep(vec a, int32_t begin, int32_t end, vec other)
+{
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(begin), lane);
+    __m256i in = _mm256_andnot_si256(low, _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+    return _mm256_blendv_ps(other, a, _mm256_castsi256_ps(in));
+}
+
+SIMD_INLINE float vec_hsum(vec a)
+{
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+SIMD_INLINE float vec_hmax(vec a)
+{
+    __m128 max = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    max = _mm_max_ps(max, _mm_movehl_ps(max, max));
+    return _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)));
+}
+
+SIMD_INLINE vec vec_sums(const vec a[VEC_LANES])
+{
+    vec pairs[4], quads[2]; // pairs[i]: two partial sums each of a[2i], a[2i + 1], by 128 bits
+    for (int i = 0; i < 4; i++)
+        pairs[i] = vec_add(_mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]),
+                           _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]));
+    for (int i = 0; i < 2; i++) {
+        __m256d low = _mm256_castps_pd(pairs[2 * i]), high = _mm256_castps_pd(pairs[2 * i + 1]);
+        quads[i] = vec_add(_mm256_castpd_ps(_mm256_unpacklo_pd(low, high)),
+                           _mm256_castpd_ps(_mm256_unpackhi_pd(low, high)));
+    }
+    return vec_add(_mm256_permute2f128_ps(quads[0], quads[1], 0x20),
+                   _mm256_permute2f128_ps(quads[0], quads[1], 0x31));
+}
+
+SIMD_INLINE vec vec_round(vec a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+// In two steps: 2^(n/2) is a normal number for all n that vec_exp comes with, and the first
+// product is exact, so that subnormal results are rounded once.
+SIMD_INLINE vec vec_scale2(vec a, vec n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n);
+    __m256i half = _mm256_srai_epi32(whole, 1);
+    __m256i rest = _mm256_sub_epi32(whole, half);
+    __m256i bias = _mm256_set1_epi32(127);
+    vec first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    vec second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return vec_mul(vec_mul(a, first), second);
+}
+
+SIMD_INLINE vec vec_even(vec a, vec b)
+{
+    __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
+}
+
+SIMD_INLINE vec vec_odd(vec a, vec b)
+{
+    __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
+}
+
+SIMD_INLINE vec vec_turn_pairs(vec x, vec cos_sin)
+{
+    vec swapped = _mm256_permute_ps(x, 0xb1);
+    return _mm256_fmaddsub_ps(x, _mm256_moveldup_ps(cos_sin),
+                              vec_mul(swapped, _mm256_movehdup_ps(cos_sin)));
+}
+
+#endif
