@@ -116,7 +116,7 @@ static fathom_status split_piece(struct splitter *splitter, size_t level, const 
     if (bytes == 0) return FATHOM_OK;
     if (level == splitter->pretoken->n_codes) return splitter->fn(splitter->user, piece, bytes);
     for (size_t done = 0; done < bytes;) {
-        size_t begin = done, end;
+        size_t begin = done, end = done;
         FATHOM_TRY(find_match(splitter, level, piece, bytes, &begin, &end));
         FATHOM_TRY(split_piece(splitter, level + 1, piece + done, begin - done));
         FATHOM_TRY(split_piece(splitter, level + 1, piece + begin, end - begin));

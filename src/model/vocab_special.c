@@ -1,0 +1,95 @@
+// Finding the spellings of special tokens in a text: the leftmost, and of those that begin there
+// the longest. One walk over the text, with a binary search for each byte of a candidate, so that
+// hundreds of special tokens cost no more than one.
+
+#include "src/base/status.h"
+#include "src/model/vocab_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_specials(const void *a, const void *b)
+{
+    const struct special *left = a, *right = b;
+    uint32_t bytes = left->bytes < right->bytes ? left->bytes : right->bytes;
+    int order = memcmp(left->text, right->text, bytes);
+    if (order != 0) return order;
+    if (left->bytes != right->bytes) return left->bytes < right->bytes ? -1 : 1;
+    return left->id < right->id ? -1 : left->id > right->id;
+}
+
+static bool is_listed(const struct token *token, bool user_only)
+{
+    if (token->piece_bytes == 0) return false;
+    if (token->type == TOKEN_USER) return true;
+    return !user_only && (token->type == TOKEN_CONTROL || token->type == TOKEN_UNKNOWN);
+}
+
+static fathom_status load_list(struct vocab *vocab, bool user_only, struct special_list *list)
+{
+    size_t n_items = 0;
+    for (uint32_t id = 0; id < vocab->n_tokens; id++)
+        n_items += is_listed(&vocab->tokens[id], user_only);
+    FATHOM_TRY(
+        arena_new(&vocab->arena, n_items, sizeof *list->items, "special tokens", &list->items));
+    for (uint32_t id = 0; id < vocab->n_tokens; id++) {
+        const struct token *token = &vocab->tokens[id];
+        if (!is_listed(token, user_only)) continue;
+        list->items[list->n_items++] =
+            (struct special){.text = token->piece, .bytes = token->piece_bytes, .id = (int32_t)id};
+        list->starts[(unsigned char)token->piece[0]] = true;
+    }
+    if (n_items > 0) qsort(list->items, n_items, sizeof *list->items, compare_specials);
+    return FATHOM_OK;
+}
+
+fathom_status vocab_special_load(struct vocab *vocab)
+{
+    FATHOM_TRY(load_list(vocab, true, &vocab->user));
+    return load_list(vocab, false, &vocab->specials);
+}
+
+// The first item of [begin, end), which agree in their first `at` bytes, whose byte there is c or
+// above.
+static uint32_t find_bound(const struct special_list *list, uint32_t begin, uint32_t end, size_t at,
+                           unsigned c)
+{
+    while (begin < end) {
+        uint32_t middle = begin + (end - begin) / 2;
+        if ((unsigned char)list->items[middle].text[at] < c)
+            begin = middle + 1;
+        else
+            end = middle;
+    }
+    return begin;
+}
+
+// The longest item that the text begins with, or NULL.
+static const struct special *match_front(const struct special_list *list, const char *text,
+                                         size_t text_bytes)
+{
+    const struct special *longest = NULL;
+    uint32_t begin = 0, end = list->n_items;
+    for (size_t at = 0; begin < end; at++) {
+        if (list->items[begin].bytes == at) longest = &list->items[begin];
+        while (begin < end && list->items[begin].bytes == at)
+            begin++;
+        if (at == text_bytes) break;
+        unsigned c = (unsigned char)text[at];
+        begin = find_bound(list, begin, end, at, c);
+        end = find_bound(list, begin, end, at, c + 1);
+    }
+    return longest;
+}
+
+size_t vocab_special_find(const struct special_list *list, const char *text, size_t text_bytes,
+                          size_t begin, const struct special **special)
+{
+    if (list->n_items == 0) return text_bytes;
+    for (size_t at = begin; at < text_bytes; at++) {
+        if (!list->starts[(unsigned char)text[at]]) continue;
+        *special = match_front(list, text + at, text_bytes - at);
+        if (*special != NULL) return at;
+    }
+    return text_bytes;
+}
