@@ -68,7 +68,7 @@ const char *fathom_version(void)
 
 // Both setters format into a local text first: the arguments may point into error_text.
 
-fathom_status status_set(fathom_status status, const char *format, ...)
+void status_note(const char *format, ...)
 {
     char text[TEXT_BYTES] = "";
     va_list args;
@@ -76,7 +76,6 @@ fathom_status status_set(fathom_status status, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     memcpy(error_text, text, sizeof text);
-    return status;
 }
 
 fathom_status status_prefix(fathom_status status, const char *format, ...)

@@ -7,8 +7,16 @@
 
 // Stores the text for fathom_last_error() and returns the status, so that
 //     return status_set(FATHOM_EINVAL, "n_heads=%u: must be above 0", n);
-// is one line. The text names the thing and the remedy, without a full stop at its end.
-fathom_status status_set(fathom_status status, const char *format, ...) FATHOM_PRINTF(2);
+// is one line. The text names the thing and the remedy, without a full stop at its end. A macro, so
+// that compilers and analysers see which status comes back and do not follow impossible paths.
+#define status_set(status, ...) status_pass((status_note(__VA_ARGS__), (status)))
+
+void status_note(const char *format, ...) FATHOM_PRINTF(1);
+
+static inline fathom_status status_pass(fathom_status status)
+{
+    return status;
+}
 
 // Puts "prefix: " before the calling thread's text, to name the file or object; returns status.
 fathom_status status_prefix(fathom_status status, const char *format, ...) FATHOM_PRINTF(2);
