@@ -1,0 +1,35 @@
+// Allocation for the command. Sizes come from flags and files, so products are checked.
+
+#include "tools/block.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/say.h"
+
+void *block_new(size_t n, size_t item_bytes)
+{
+    void *block = calloc(n > 0 ? n : 1, item_bytes);
+    if (block == NULL) say_error("no memory for %zu x %zu bytes", n, item_bytes);
+    return block;
+}
+
+int block_grow(void *items, size_t *capacity, size_t n, size_t item_bytes)
+{
+    if (n <= *capacity) return EXIT_GOOD;
+    size_t grown = *capacity <= SIZE_MAX / 2 ? *capacity * 2 : n;
+    if (grown < n) grown = n;
+    void *old;
+    memcpy(&old, items, sizeof old);
+    void *block = grown <= SIZE_MAX / item_bytes ? realloc(old, grown * item_bytes) : NULL;
+    if (block == NULL) return say_error("no memory for %zu x %zu bytes", grown, item_bytes);
+    memcpy(items, &block, sizeof block);
+    *capacity = grown;
+    return EXIT_GOOD;
+}
+
+void block_free(void *block)
+{
+    free(block);
+}

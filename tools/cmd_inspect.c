@@ -1,0 +1,279 @@
+// `fathom inspect`: what a GGUF file holds, whether or not Fathom can run it.
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/block.h"
+#include "tools/cmd.h"
+#include "tools/report.h"
+#include "tools/say.h"
+
+enum { ITEMS_SHOWN = 8, TEXT_BYTES_SHOWN = 256, N_TYPES = 64 };
+
+struct inspect_options {
+    bool tensors;
+    bool metadata;
+    const char *format;
+};
+
+#define OPTION(member) offsetof(struct inspect_options, member)
+
+static const struct flag inspect_flags[] = {
+    {"--tensors", FLAG_ON, OPTION(tensors), NULL, "list every tensor"},
+    {"--metadata", FLAG_ON, OPTION(metadata), NULL, "list every metadata entry"},
+    {"-o, --output", FLAG_TEXT, OPTION(format), "md|json", "form of the result"},
+};
+
+// Names as in the format, for types that Fathom lacks too.
+static const char *type_name(int32_t type)
+{
+    static const char *const names[] = {
+        "F32",     "F16",    "Q4_0",    "Q4_1",  "?4",     "?5",    "Q5_0",  "Q5_1",
+        "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
+        "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
+        "I8",      "I16",    "I32",     "I64",   "F64",    "IQ1_M", "BF16",
+    };
+    size_t n = sizeof names / sizeof names[0];
+    return type >= 0 && (size_t)type < n ? names[type] : "unknown";
+}
+
+// A string of the file as JSON; bytes that are no UTF-8 become '?'.
+static json_t *build_string(struct fathom_gguf_string string)
+{
+    size_t bytes = string.bytes < TEXT_BYTES_SHOWN ? string.bytes : TEXT_BYTES_SHOWN;
+    json_t *json = json_stringn(string.text, bytes);
+    if (json != NULL) return json;
+    char text[TEXT_BYTES_SHOWN];
+    for (size_t i = 0; i < bytes; i++)
+        text[i] = (unsigned char)string.text[i] < 0x80 ? string.text[i] : '?';
+    return json_stringn(text, bytes);
+}
+
+static json_t *build_item(const fathom_gguf *gguf, const struct fathom_gguf_entry *entry,
+                          uint64_t index)
+{
+    int32_t type = entry->type == FATHOM_GGUF_ARRAY ? entry->item_type : entry->type;
+    if (type == FATHOM_GGUF_STRING) {
+        struct fathom_gguf_string string;
+        bool good = fathom_gguf_as_string(gguf, entry, index, &string) == FATHOM_OK;
+        return good ? build_string(string) : json_null();
+    }
+    if (type == FATHOM_GGUF_FLOAT32 || type == FATHOM_GGUF_FLOAT64) {
+        double value;
+        bool good = fathom_gguf_as_float(gguf, entry, index, &value) == FATHOM_OK;
+        json_t *real = good ? json_real(value) : NULL;
+        return real != NULL ? real : json_null(); // infinities and NaN
+    }
+    int64_t value;
+    if (fathom_gguf_as_int(gguf, entry, index, &value) != FATHOM_OK) return json_null();
+    return type == FATHOM_GGUF_BOOL ? json_boolean(value != 0) : json_integer(value);
+}
+
+// A value, or {"n": items, "first": [a few]} for an array.
+static json_t *build_value(const fathom_gguf *gguf, const struct fathom_gguf_entry *entry)
+{
+    if (entry->type != FATHOM_GGUF_ARRAY) return build_item(gguf, entry, 0);
+    json_t *first = json_array();
+    for (uint64_t i = 0; i < entry->n_items && i < ITEMS_SHOWN; i++)
+        json_array_append_new(first, build_item(gguf, entry, i));
+    return json_pack("{s:I, s:o}", "n", (json_int_t)entry->n_items, "first", first);
+}
+
+static json_t *build_metadata(const fathom_gguf *gguf)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; i < fathom_gguf_entry_count(gguf); i++) {
+        const struct fathom_gguf_entry *entry = fathom_gguf_entry_at(gguf, i);
+        json_array_append_new(rows, json_pack("{s:o, s:o}", "key", build_string(entry->key),
+                                              "value", build_value(gguf, entry)));
+    }
+    return rows;
+}
+
+static json_t *build_tensors(const fathom_gguf *gguf)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; i < fathom_gguf_tensor_count(gguf); i++) {
+        const struct fathom_gguf_tensor *tensor = fathom_gguf_tensor_at(gguf, i);
+        json_t *dims = json_array();
+        for (uint32_t d = 0; d < tensor->n_dims; d++)
+            json_array_append_new(dims, json_integer((json_int_t)tensor->dims[d]));
+        json_array_append_new(rows,
+                              json_pack("{s:o, s:s, s:o, s:I}", "name", build_string(tensor->name),
+                                        "type", type_name(tensor->type), "shape", dims, "bytes",
+                                        (json_int_t)tensor->bytes));
+    }
+    return rows;
+}
+
+// One row for each type of tensor: how many, how large.
+static json_t *build_types(const fathom_gguf *gguf)
+{
+    uint64_t counts[N_TYPES] = {0};
+    uint64_t bytes[N_TYPES] = {0};
+    for (size_t i = 0; i < fathom_gguf_tensor_count(gguf); i++) {
+        const struct fathom_gguf_tensor *tensor = fathom_gguf_tensor_at(gguf, i);
+        // The last place gathers types beyond the table, which have no known size.
+        size_t type = tensor->type >= 0 && tensor->type < N_TYPES ? (size_t)tensor->type
+                                                                  : (size_t)N_TYPES - 1;
+        counts[type]++;
+        bytes[type] += tensor->bytes;
+    }
+    json_t *rows = json_array();
+    for (int32_t i = 0; i < N_TYPES; i++)
+        if (counts[i] > 0)
+            json_array_append_new(rows,
+                                  json_pack("{s:s, s:I, s:I}", "type", type_name(i), "tensors",
+                                            (json_int_t)counts[i], "bytes", (json_int_t)bytes[i]));
+    return rows;
+}
+
+static const char *scaling_name(const struct fathom_rope *rope)
+{
+    static const char *const names[] = {"none", "linear", "yarn", "longrope"};
+    // The format's default, linear by 1, is none.
+    if (rope->scaling == FATHOM_ROPE_SCALING_LINEAR && rope->factor == 1) return names[0];
+    return rope->scaling >= 0 && rope->scaling < 4 ? names[rope->scaling] : "unknown";
+}
+
+static json_t *build_model(const fathom_model *model)
+{
+    const struct fathom_model_info *info = fathom_model_info(model);
+    const char *chat = fathom_chat_detect(model);
+    if (chat == NULL) chat = info->chat_template != NULL ? "unknown" : "none";
+    struct fathom_gguf_string name = {info->name, strlen(info->name)};
+    // Two bytes an element: the cache's default type is F16.
+    uint64_t kv_token_bytes = 2ull * info->n_layers * info->n_kv_heads * (info->d_k + info->d_v);
+    json_t *json = json_pack(
+        "{s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:b}",
+        "architecture", info->architecture, "name", build_string(name), "layers",
+        (int)info->n_layers, "context", (int)info->n_tokens_train, "vocabulary", (int)info->n_vocab,
+        "d_model", (int)info->d_model, "d_ff", (int)info->d_ff, "heads", (int)info->n_heads,
+        "kv_heads", (int)info->n_kv_heads, "d_k", (int)info->d_k, "d_v", (int)info->d_v,
+        "parameters", (json_int_t)info->n_parameters, "weight_bytes",
+        (json_int_t)info->weight_bytes, "kv_bytes_per_token", (json_int_t)kv_token_bytes, "bos_id",
+        (int)info->bos_id, "eos_id", (int)info->eos_id, "add_bos", (int)info->add_bos);
+    json_object_set_new(json, "rope_base", json_real((double)info->rope.base));
+    json_object_set_new(json, "rope_scaling", json_string(scaling_name(&info->rope)));
+    json_object_set_new(json, "rope_factor", json_real((double)info->rope.factor));
+    json_object_set_new(json, "chat_template", json_string(chat));
+    return json;
+}
+
+static json_t *build_string_entry(const fathom_gguf *gguf, const char *key)
+{
+    const struct fathom_gguf_entry *entry = fathom_gguf_find(gguf, key);
+    return entry != NULL && entry->type == FATHOM_GGUF_STRING ? build_item(gguf, entry, 0)
+                                                              : json_null();
+}
+
+static json_t *build_report(const fathom_gguf *gguf, const struct rig *rig, const char *problem,
+                            const struct inspect_options *options)
+{
+    json_t *json = json_pack("{s:s, s:I, s:i, s:I, s:I}", "file", fathom_gguf_path(gguf),
+                             "file_bytes", (json_int_t)fathom_gguf_file_bytes(gguf), "gguf_version",
+                             (int)fathom_gguf_version(gguf), "tensors",
+                             (json_int_t)fathom_gguf_tensor_count(gguf), "metadata_entries",
+                             (json_int_t)fathom_gguf_entry_count(gguf));
+    json_object_set_new(json, "tokenizer", build_string_entry(gguf, "tokenizer.ggml.model"));
+    json_object_set_new(json, "pre_tokenizer", build_string_entry(gguf, "tokenizer.ggml.pre"));
+    if (rig->model != NULL)
+        json_object_set_new(json, "model", build_model(rig->model));
+    else
+        json_object_set_new(json, "problem", json_string(problem));
+    json_object_set_new(json, "tensor_types", build_types(gguf));
+    if (options->metadata) json_object_set_new(json, "metadata", build_metadata(gguf));
+    if (options->tensors) json_object_set_new(json, "tensor_list", build_tensors(gguf));
+    return json;
+}
+
+static void print_scalar(const json_t *value)
+{
+    if (json_is_string(value)) printf("%s", json_string_value(value));
+    if (json_is_number(value)) printf("%.10g", json_number_value(value));
+    if (json_is_boolean(value)) printf("%s", json_is_true(value) ? "yes" : "no");
+    if (json_is_null(value)) printf("-");
+    printf("\n");
+}
+
+// Prints members line by line: an object's below its name, each row of an array on a line.
+static void print_members(json_t *json, int indent)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(json, key, value)
+    {
+        if (json_is_object(value)) {
+            printf("%s\n", key);
+            print_members(value, indent + 2);
+        } else if (json_is_array(value)) {
+            printf("%s\n", key);
+            size_t i;
+            json_t *row;
+            json_array_foreach(value, i, row)
+            {
+                printf("  ");
+                json_dumpf(row, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+                printf("\n");
+            }
+        } else {
+            printf("%*s%-*s ", indent, "", 20 - indent, key);
+            print_scalar(value);
+        }
+    }
+}
+
+static int inspect(const struct rig_options *model, const struct inspect_options *options,
+                   bool json)
+{
+    fathom_gguf *gguf = NULL;
+    struct rig rig = {0};
+    int code;
+    SAY_CHECK(say_status(fathom_gguf_open(model->path, &gguf)), out);
+    struct fathom_model_params params;
+    fathom_model_params_init(&params);
+    params.overrides = model->overrides.items;
+    params.n_overrides = model->overrides.n;
+    // A file that Fathom cannot run is still worth looking at.
+    const char *problem = "";
+    if (fathom_model_open(model->path, &params, &rig.model) != FATHOM_OK)
+        problem = fathom_last_error();
+    json_t *report = build_report(gguf, &rig, problem, options);
+    if (json) {
+        code = report_print_json(report);
+        goto out;
+    }
+    print_members(report, 0);
+    json_decref(report);
+out:
+    rig_close(&rig);
+    fathom_gguf_close(&gguf);
+    return code;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct inspect_options options = {.format = "md"};
+    struct rig_options model = rig_defaults;
+    const struct flag_group groups[] = {
+        {"Inspect", inspect_flags, sizeof inspect_flags / sizeof inspect_flags[0], &options},
+        rig_model_flags(&model),
+    };
+    const struct flag_page page = {
+        .command = "inspect",
+        .use = "FILE [--tensors] [--metadata] [-o md|json]",
+        .about =
+            "Shows what a GGUF file holds: model, tokenizer, tensors by type, bytes of weights\n"
+            "and of KV cache per token (F16). Long arrays and texts are cut short.",
+        .groups = groups,
+        .n_groups = 2,
+    };
+    const char *operand = NULL;
+    SAY_TRY(flags_parse(&page, argc, argv, &operand));
+    if (operand != NULL && model.path != NULL) return say_error("give one FILE");
+    if (operand != NULL) model.path = operand;
+    if (model.path == NULL) return say_error("no file: give FILE or -m FILE");
+    bool json;
+    SAY_TRY(report_wants_json(options.format, &json));
+    return inspect(&model, &options, json);
+}

@@ -1,0 +1,145 @@
+// `fathom run`: continue a text, or converse.
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tools/cmd.h"
+#include "tools/conversation.h"
+#include "tools/prompt.h"
+#include "tools/say.h"
+
+struct run_options {
+    const char *ids; // file of ids in place of a text
+    bool converse;
+    bool display_prompt;
+};
+
+struct run {
+    struct run_options options;
+    struct rig_options model;
+    struct prompt_options prompt;
+    struct generate_options generate;
+    struct conversation_options conversation;
+};
+
+#define OPTION(member) offsetof(struct run_options, member)
+
+static const struct flag run_flags[] = {
+    {"--ids", FLAG_TEXT, OPTION(ids), "FILE", "ids, fed as they are, in place of a text; -: stdin"},
+    {"-cnv, --conversation", FLAG_ON, OPTION(converse), NULL, "converse, turn by turn"},
+    {"-no-cnv, --no-conversation", FLAG_OFF, OPTION(converse), NULL,
+     "continue the text as it is (the default)"},
+    {"--display-prompt", FLAG_ON, OPTION(display_prompt), NULL, "print the prompt's text first"},
+    {"--no-display-prompt", FLAG_OFF, OPTION(display_prompt), NULL,
+     "print what is generated and nothing else (the default)"},
+};
+
+static const char about[] =
+    "Continues the text of -f, -p or standard input (when that is no terminal) and prints what\n"
+    "is generated, and only that, as it comes. With -cnv, turns are lines of standard input; -f\n"
+    "and -p are then the first turn. Everything else goes to standard error. Ctrl-C ends cleanly,\n"
+    "with exit code 130.";
+
+static int parse(struct run *run, int argc, char **argv)
+{
+    const struct flag_group groups[] = {
+        {"Run", run_flags, sizeof run_flags / sizeof run_flags[0], &run->options},
+        prompt_flags(&run->prompt),
+        generate_flags(&run->generate),
+        conversation_flags(&run->conversation),
+        rig_model_flags(&run->model),
+        rig_context_flags(&run->model),
+    };
+    const struct flag_page page = {
+        .command = "run",
+        .use = "-m FILE [-p TEXT] [-f FILE] [-n N] [-cnv]",
+        .about = about,
+        .groups = groups,
+        .n_groups = sizeof groups / sizeof groups[0],
+    };
+    SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    const struct run_options *options = &run->options;
+    const struct conversation_options *talk = &run->conversation;
+    bool text = run->prompt.text != NULL || run->prompt.file != NULL;
+    if (options->ids != NULL && (text || options->converse))
+        return say_error("--ids stands in place of -p, -f and -cnv");
+    if (!options->converse &&
+        (talk->chat_template != NULL || talk->system != NULL || talk->single_turn))
+        return say_error("--chat-template, -sys and -st need -cnv");
+    if (text || options->ids != NULL || options->converse) return EXIT_GOOD;
+    if (isatty(STDIN_FILENO)) return say_error("no prompt: give -p TEXT, -f FILE or -cnv");
+    run->prompt.file = "-";
+    return EXIT_GOOD;
+}
+
+// The model, the device and what the KV cache will take, in one line.
+static void print_plan(const struct rig *rig)
+{
+    const struct fathom_model_info *info = rig->info;
+    uint64_t token_bytes = fathom_engine_token_bytes(fathom_runner_engine(rig->runner));
+    say_note("%s%s%s, weights %.1f MiB; KV %.1f KiB per token, %.1f MiB for %u tokens; %s",
+             info->architecture, info->name[0] != '\0' ? " " : "", info->name,
+             (double)info->weight_bytes / 1048576, (double)token_bytes / 1024,
+             (double)token_bytes * rig->n_ctx / 1048576, rig->n_ctx,
+             fathom_device_text(rig->device));
+}
+
+static int show_prompt(struct generator *generator, const struct ids *ids)
+{
+    for (size_t i = 0; i < ids->n; i++) {
+        size_t n = 0;
+        const char *text =
+            fathom_token_text(generator->rig->model, ids->data[i], generator->special, &n);
+        if (text != NULL) SAY_TRY(output_write(&generator->output, text, n));
+    }
+    return EXIT_GOOD;
+}
+
+static int continue_prompt(const struct run *run, struct generator *generator,
+                           const struct bytes *prompt)
+{
+    const struct rig *rig = generator->rig;
+    struct ids ids = {0};
+    int code;
+    if (run->options.ids != NULL)
+        SAY_CHECK(ids_append_file(&ids, run->options.ids, rig->info->n_vocab), out);
+    else
+        SAY_CHECK(ids_append_text(&ids, rig->model, prompt->data, prompt->n,
+                                  prompt_tokenize_flags(&run->prompt)),
+                  out);
+    if (run->options.display_prompt) SAY_CHECK(show_prompt(generator, &ids), out);
+    SAY_CHECK(generate_reply(generator, ids.data, ids.n, NULL), out);
+out:
+    ids_free(&ids);
+    return code;
+}
+
+static int generate(const struct run *run, struct rig *rig, const struct bytes *prompt)
+{
+    struct generator generator;
+    int code;
+    SAY_CHECK(generate_open(&generator, rig, &run->generate), out);
+    code = run->options.converse ? conversation_hold(&generator, &run->conversation, prompt)
+                                 : continue_prompt(run, &generator, prompt);
+    if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) generate_report(&generator);
+out:
+    generate_close(&generator);
+    return code;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run run = {.model = rig_defaults, .generate = generate_defaults()};
+    SAY_TRY(parse(&run, argc, argv));
+    struct bytes prompt = {0};
+    struct rig rig = {0};
+    int code;
+    SAY_CHECK(prompt_read(&run.prompt, &prompt), out);
+    SAY_CHECK(rig_open(&rig, &run.model), out);
+    if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);
+    code = generate(&run, &rig, &prompt);
+out:
+    rig_close(&rig);
+    bytes_free(&prompt);
+    return code;
+}

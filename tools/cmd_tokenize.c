@@ -1,0 +1,109 @@
+// `fathom tokenize` and `fathom detokenize`: the tokenizer alone; a vocabulary without weights will
+// do.
+
+#include <stdio.h>
+
+#include "tools/block.h"
+#include "tools/cmd.h"
+#include "tools/ids.h"
+#include "tools/prompt.h"
+#include "tools/rig.h"
+#include "tools/say.h"
+
+static int print_ids(const struct rig *rig, const struct prompt_options *options)
+{
+    struct bytes text = {0};
+    struct ids ids = {0};
+    int code;
+    SAY_CHECK(prompt_read(options, &text), out);
+    SAY_CHECK(ids_append_text(&ids, rig->model, text.data, text.n, prompt_tokenize_flags(options)),
+              out);
+    for (size_t i = 0; i < ids.n; i++)
+        printf("%s%d", i > 0 ? " " : "", ids.data[i]);
+    printf("\n");
+out:
+    ids_free(&ids);
+    bytes_free(&text);
+    return code;
+}
+
+int cmd_tokenize(int argc, char **argv)
+{
+    struct rig_options model = rig_defaults;
+    struct prompt_options prompt = {0};
+    const struct flag_group groups[] = {prompt_flags(&prompt), rig_model_flags(&model)};
+    const struct flag_page page = {
+        .command = "tokenize",
+        .use = "-m FILE (-p TEXT | -f FILE)",
+        .about = "Prints the token ids of a text on one line. The file may be a vocabulary alone.",
+        .groups = groups,
+        .n_groups = 2,
+    };
+    SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    if (prompt.text == NULL && prompt.file == NULL)
+        return say_error("no text: give -p TEXT or -f FILE");
+    struct rig rig;
+    int code = rig_open_vocabulary(&rig, &model);
+    if (code == EXIT_GOOD) code = print_ids(&rig, &prompt);
+    rig_close(&rig);
+    return code;
+}
+
+struct detokenize_options {
+    const char *ids;
+    bool special;
+};
+
+static const struct flag detokenize_flags[] = {
+    {"--ids", FLAG_TEXT, offsetof(struct detokenize_options, ids), "FILE",
+     "ids separated by white space; -: stdin"},
+    {"--special", FLAG_ON, offsetof(struct detokenize_options, special), NULL,
+     "print control tokens too"},
+};
+
+static int print_text(const struct rig *rig, const struct detokenize_options *options)
+{
+    struct ids ids = {0};
+    struct bytes text = {0};
+    size_t n = 0;
+    int code;
+    SAY_CHECK(ids_append_file(&ids, options->ids, rig->info->n_vocab), out);
+    SAY_CHECK(bytes_reserve(&text, ids.n * 8), out);
+    fathom_status status = fathom_detokenize(rig->model, ids.data, ids.n, options->special,
+                                             text.data, text.capacity, &n);
+    if (status == FATHOM_PARTIAL) {
+        SAY_CHECK(bytes_reserve(&text, n), out);
+        status = fathom_detokenize(rig->model, ids.data, ids.n, options->special, text.data,
+                                   text.capacity, &n);
+    }
+    SAY_CHECK(say_status(status), out);
+    fwrite(text.data, 1, n, stdout);
+out:
+    bytes_free(&text);
+    ids_free(&ids);
+    return code;
+}
+
+int cmd_detokenize(int argc, char **argv)
+{
+    struct rig_options model = rig_defaults;
+    struct detokenize_options options = {0};
+    const struct flag_group groups[] = {
+        {"Ids", detokenize_flags, sizeof detokenize_flags / sizeof detokenize_flags[0], &options},
+        rig_model_flags(&model),
+    };
+    const struct flag_page page = {
+        .command = "detokenize",
+        .use = "-m FILE --ids FILE",
+        .about = "Prints the bytes that token ids stand for, and nothing else.",
+        .groups = groups,
+        .n_groups = 2,
+    };
+    SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    if (options.ids == NULL) return say_error("no ids: give --ids FILE");
+    struct rig rig;
+    int code = rig_open_vocabulary(&rig, &model);
+    if (code == EXIT_GOOD) code = print_text(&rig, &options);
+    rig_close(&rig);
+    return code;
+}

@@ -1,0 +1,109 @@
+// `fathom eval logits`: what the model thinks after each of given ids, for comparison with others.
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/block.h"
+#include "tools/eval.h"
+#include "tools/ids.h"
+#include "tools/rig.h"
+#include "tools/say.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#    error "files of logits are little-endian and written as they lie in memory"
+#endif
+
+enum { ROWS_BYTES_MAX = 256 << 20 };
+
+struct logits_options {
+    const char *ids;
+    const char *out;
+};
+
+static const struct flag logits_flags[] = {
+    {"--ids", FLAG_TEXT, offsetof(struct logits_options, ids), "FILE",
+     "ids separated by white space; -: stdin"},
+    {"--out", FLAG_TEXT, offsetof(struct logits_options, out), "FILE", "where the logits go"},
+};
+
+static int write_rows(struct rig *rig, const struct ids *ids, float *rows, size_t n_rows,
+                      FILE *file, struct progress *progress)
+{
+    size_t n_vocab = rig->info->n_vocab;
+    for (size_t i = 0; i < ids->n;) {
+        uint32_t n = (uint32_t)(ids->n - i < n_rows ? ids->n - i : n_rows);
+        SAY_TRY(rig_feed_rows(rig, ids->data + i, n, rows));
+        if (fwrite(rows, n_vocab * sizeof *rows, n, file) != n)
+            return say_error("cannot write the logits: %s", strerror(errno));
+        progress_add(progress, n);
+        i += n;
+    }
+    return EXIT_GOOD;
+}
+
+static int write_file(struct rig *rig, const struct ids *ids, const char *path)
+{
+    size_t row_bytes = rig->info->n_vocab * sizeof(float);
+    size_t n_rows = ROWS_BYTES_MAX / row_bytes;
+    if (n_rows > rig->n_batch) n_rows = rig->n_batch;
+    if (n_rows == 0) n_rows = 1;
+    float *rows = block_new(n_rows, row_bytes);
+    if (rows == NULL) return EXIT_BAD;
+    FILE *file = fopen(path, "wb");
+    struct progress progress;
+    progress_begin(&progress, "logits", "tokens", ids->n);
+    int code = file != NULL ? write_rows(rig, ids, rows, n_rows, file, &progress)
+                            : say_error("cannot create %s: %s", path, strerror(errno));
+    progress_end(&progress);
+    if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)
+        code = say_error("cannot write %s: %s", path, strerror(errno));
+    block_free(rows);
+    return code;
+}
+
+static int evaluate(const struct logits_options *options, struct rig_options *model)
+{
+    struct rig rig = {0};
+    struct ids ids = {0};
+    int code;
+    SAY_CHECK(rig_open(&rig, model), out);
+    SAY_CHECK(ids_append_file(&ids, options->ids, rig.info->n_vocab), out);
+    if (ids.n == 0) {
+        code = say_error("%s: no ids in it", options->ids);
+        goto out;
+    }
+    if (ids.n > rig.n_ctx) {
+        code =
+            say_error("%zu ids do not fit the context of %u: give a larger -c", ids.n, rig.n_ctx);
+        goto out;
+    }
+    code = write_file(&rig, &ids, options->out);
+out:
+    ids_free(&ids);
+    rig_close(&rig);
+    return code;
+}
+
+int eval_logits(int argc, char **argv)
+{
+    struct logits_options options = {0};
+    struct rig_options model = rig_defaults;
+    const struct flag_group groups[] = {
+        {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
+        rig_model_flags(&model),
+        rig_context_flags(&model),
+    };
+    const struct flag_page page = {
+        .command = "eval logits",
+        .use = "-m FILE --ids FILE --out FILE",
+        .about = "Feeds the ids exactly as they are (no BOS is added) and writes one row of\n"
+                 "little-endian float32 logits after each: [ids, vocabulary].",
+        .groups = groups,
+        .n_groups = 3,
+    };
+    SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    if (options.ids == NULL || options.out == NULL)
+        return say_error("give --ids FILE and --out FILE");
+    return evaluate(&options, &model);
+}

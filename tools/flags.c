@@ -1,0 +1,196 @@
+// The flag parser. Spellings are llama.cpp's: one dash for short and some long names, two for long
+// ones, the value in the next argument. No abbreviations and no bundling, so that a typing error is
+// an error.
+
+#include "tools/flags.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/say.h"
+
+enum { HELP_COLUMN = 30 };
+
+static const struct flag help_flags[] = {
+    {"-h, --help", FLAG_ON, 0, NULL, "print this page"},
+};
+
+// Whether name is one of the comma-separated names.
+static bool has_name(const char *names, const char *name)
+{
+    size_t bytes = strlen(name);
+    for (const char *at = names; at != NULL; at = strchr(at, ',')) {
+        at += strspn(at, ", ");
+        if (strncmp(at, name, bytes) == 0 && (at[bytes] == ',' || at[bytes] == '\0')) return true;
+    }
+    return false;
+}
+
+static const struct flag *find(const struct flag_page *page, const char *name, void **options)
+{
+    for (size_t i = 0; i < page->n_groups; i++) {
+        const struct flag_group *group = &page->groups[i];
+        for (size_t j = 0; j < group->n_flags; j++) {
+            if (!has_name(group->flags[j].names, name)) continue;
+            *options = group->options;
+            return &group->flags[j];
+        }
+    }
+    return NULL;
+}
+
+static bool parse_count(const char *text, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    if (*end == 'k' || *end == 'K') shift = 10;
+    if (*end == 'm' || *end == 'M') shift = 20;
+    if (*end == 'g' || *end == 'G') shift = 30;
+    if (shift > 0) end++;
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0) return false;
+    if (value > UINT32_MAX >> shift) return false;
+    *out = (uint32_t)value << shift;
+    return true;
+}
+
+static bool parse_counts(const char *text, struct flag_counts *out)
+{
+    struct flag_counts list = {.n = 0};
+    for (;;) {
+        char item[32];
+        size_t bytes = strcspn(text, ",");
+        if (bytes >= sizeof item || list.n == FLAG_LIST_MAX) return false;
+        memcpy(item, text, bytes);
+        item[bytes] = '\0';
+        if (!parse_count(item, &list.items[list.n++])) return false;
+        if (text[bytes] == '\0') break;
+        text += bytes + 1;
+    }
+    *out = list;
+    return true;
+}
+
+static bool parse_int(const char *text, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0) return false;
+    *out = value;
+    return true;
+}
+
+static bool parse_float(const char *text, float *out)
+{
+    char *end;
+    float value = strtof(text, &end);
+    if (end == text || *end != '\0' || !isfinite(value)) return false;
+    *out = value;
+    return true;
+}
+
+static bool set_texts(const char *text, struct flag_texts *list)
+{
+    if (list->n == FLAG_LIST_MAX) return false;
+    list->items[list->n++] = text;
+    return true;
+}
+
+// Sets the flag's member from the text of its value. Returns false if the text is no such value.
+static bool set_value(const struct flag *flag, void *options, const char *text)
+{
+    void *member = (char *)options + flag->offset;
+    switch (flag->kind) {
+    case FLAG_ON:
+    case FLAG_OFF:
+        *(bool *)member = flag->kind == FLAG_ON;
+        return true;
+    case FLAG_TEXT:
+        *(const char **)member = text;
+        return true;
+    case FLAG_TEXTS:
+        return set_texts(text, member);
+    case FLAG_COUNT:
+        return parse_count(text, member);
+    case FLAG_INT:
+        return parse_int(text, member);
+    case FLAG_FLOAT:
+        return parse_float(text, member);
+    case FLAG_COUNTS:
+        return parse_counts(text, member);
+    }
+    return false;
+}
+
+static void print_default(const struct flag *flag, const void *options)
+{
+    const void *member = (const char *)options + flag->offset;
+    const char *text = flag->kind == FLAG_TEXT ? *(const char *const *)member : NULL;
+    if (text != NULL) printf(" [%s]", text);
+    if (flag->kind == FLAG_COUNT) printf(" [%u]", *(const uint32_t *)member);
+    if (flag->kind == FLAG_INT) printf(" [%lld]", (long long)*(const int64_t *)member);
+    if (flag->kind == FLAG_FLOAT) printf(" [%g]", (double)*(const float *)member);
+    if (flag->kind == FLAG_COUNTS) {
+        const struct flag_counts *list = member;
+        for (uint32_t i = 0; i < list->n; i++)
+            printf("%s%u%s", i == 0 ? " [" : ",", list->items[i], i + 1 == list->n ? "]" : "");
+    }
+}
+
+static void print_flags(const struct flag_group *group)
+{
+    printf("\n%s\n", group->title);
+    for (size_t i = 0; i < group->n_flags; i++) {
+        const struct flag *flag = &group->flags[i];
+        int n = printf("  %s%s%s", flag->names, flag->value != NULL ? " " : "",
+                       flag->value != NULL ? flag->value : "");
+        if (n > HELP_COLUMN - 2) n = printf("\n") - 1;
+        printf("%*s%s", HELP_COLUMN - n, "", flag->text);
+        if (group->options != NULL) print_default(flag, group->options);
+        printf("\n");
+    }
+}
+
+static int print_page(const struct flag_page *page)
+{
+    printf("fathom %s %s\n\n%s\n", page->command, page->use, page->about);
+    for (size_t i = 0; i < page->n_groups; i++)
+        print_flags(&page->groups[i]);
+    print_flags(&(struct flag_group){"Other", help_flags, 1, NULL});
+    return EXIT_HELPED;
+}
+
+int flags_parse(const struct flag_page *page, int argc, char **argv, const char **operand)
+{
+    // Help first: it must show the defaults, which the other flags are about to change.
+    for (int i = 1; i < argc; i++)
+        if (has_name(help_flags[0].names, argv[i])) return print_page(page);
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i];
+        if (name[0] != '-' || name[1] == '\0') {
+            if (operand == NULL || *operand != NULL)
+                return say_error("unexpected argument \"%s\"; see fathom %s --help", name,
+                                 page->command);
+            *operand = name;
+            continue;
+        }
+        void *options = NULL;
+        const struct flag *flag = find(page, name, &options);
+        if (flag == NULL)
+            return say_error("unknown flag %s; see fathom %s --help", name, page->command);
+        const char *text = NULL;
+        if (flag->value != NULL) {
+            if (i + 1 == argc) return say_error("%s needs a value: %s", name, flag->value);
+            text = argv[++i];
+        }
+        if (!set_value(flag, options, text))
+            return say_error("bad value \"%s\" for %s %s", text, name, flag->value);
+    }
+    return EXIT_GOOD;
+}

@@ -1,0 +1,214 @@
+// The generation loop of `fathom run`, for single prompts and for the turns of a conversation.
+
+#include "tools/generate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+#include "tools/interrupt.h"
+#include "tools/say.h"
+#include "tools/timer.h"
+
+#define OPTION(member) offsetof(struct generate_options, member)
+
+static const struct flag flags[] = {
+    {"-n, --predict, --n-predict", FLAG_INT, OPTION(n_predict), "N",
+     "most tokens to generate; -1: until the model ends or the context is full"},
+    {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed; -1: a new one each time"},
+    {"--temp, --temperature", FLAG_FLOAT, OPTION(temperature), "X", "0: the likeliest token"},
+    {"--top-k", FLAG_COUNT, OPTION(top_k), "N", "only the N likeliest; 0: all"},
+    {"--top-p", FLAG_FLOAT, OPTION(top_p), "X", "only the likeliest that sum to X; 1: all"},
+    {"--min-p", FLAG_FLOAT, OPTION(min_p), "X",
+     "only those at least X times the likeliest; 0: all"},
+    {"--repeat-penalty", FLAG_FLOAT, OPTION(repeat_penalty), "X", "1: off"},
+    {"--repeat-last-n", FLAG_COUNT, OPTION(n_repeat), "N", "tokens that the penalty looks at"},
+    {"--ignore-eos", FLAG_ON, OPTION(ignore_eos), NULL, "never pick a token that ends the text"},
+    {"--special", FLAG_ON, OPTION(special), NULL, "print control tokens too"},
+};
+
+struct generate_options generate_defaults(void)
+{
+    struct fathom_sampler_params params;
+    fathom_sampler_params_init(&params);
+    return (struct generate_options){
+        .n_predict = -1,
+        .seed = -1,
+        .temperature = params.temperature,
+        .top_k = params.top_k,
+        .top_p = params.top_p,
+        .min_p = params.min_p,
+        .repeat_penalty = params.repeat_penalty,
+        .n_repeat = params.n_repeat,
+    };
+}
+
+struct flag_group generate_flags(struct generate_options *options)
+{
+    return (struct flag_group){"Generation", flags, sizeof flags / sizeof flags[0], options};
+}
+
+static int choose_seed(const struct generate_options *options, uint64_t *seed)
+{
+    *seed = (uint64_t)options->seed;
+    if (options->seed >= 0) return EXIT_GOOD;
+    uint32_t random;
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+        return say_error("the system gave no random seed: give --seed N");
+    *seed = random;
+    if (options->temperature > 0) say_note("seed %u", random);
+    return EXIT_GOOD;
+}
+
+static int list_enders(struct generator *generator)
+{
+    const struct rig *rig = generator->rig;
+    for (int32_t id = 0; id < (int32_t)rig->info->n_vocab; id++)
+        if (fathom_token_ends(rig->model, id)) SAY_TRY(ids_append(&generator->enders, &id, 1));
+    return EXIT_GOOD;
+}
+
+int generate_open(struct generator *generator, struct rig *rig,
+                  const struct generate_options *options)
+{
+    *generator = (struct generator){
+        .rig = rig,
+        .n_predict = options->n_predict,
+        .special = options->special,
+    };
+    struct fathom_sampler_params params;
+    fathom_sampler_params_init(&params);
+    SAY_TRY(choose_seed(options, &params.seed));
+    params.temperature = options->temperature;
+    params.top_k = options->top_k;
+    params.top_p = options->top_p;
+    params.min_p = options->min_p;
+    params.repeat_penalty = options->repeat_penalty;
+    params.n_repeat = options->n_repeat;
+    if (options->ignore_eos) SAY_TRY(list_enders(generator));
+    return say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler));
+}
+
+void generate_close(struct generator *generator)
+{
+    fathom_sampler_close(&generator->sampler);
+    ids_free(&generator->fed);
+    ids_free(&generator->enders);
+}
+
+static int feed(struct generator *generator, const int32_t *ids, size_t n_ids,
+                struct progress *progress)
+{
+    SAY_TRY(rig_feed(generator->rig, ids, n_ids, progress));
+    return ids_append(&generator->fed, ids, n_ids);
+}
+
+// Brings the sequence from what it holds to ids.
+static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n_ids)
+{
+    struct rig *rig = generator->rig;
+    struct ids *fed = &generator->fed;
+    if (n_ids == 0) return say_error("the prompt is empty, and the model wants no BOS token");
+    if (n_ids > rig->n_ctx)
+        return say_error("%zu tokens do not fit the context of %u: give a larger -c", n_ids,
+                         rig->n_ctx);
+    size_t n_same = 0;
+    // The last token is always fed, for its logits.
+    while (n_same < fed->n && n_same + 1 < n_ids && fed->data[n_same] == ids[n_same])
+        n_same++;
+    SAY_TRY(rig_truncate(rig, n_same));
+    fed->n = n_same;
+    for (size_t i = n_same; i < n_ids; i++)
+        fathom_sampler_accept(generator->sampler, ids[i]);
+    double start_ms = timer_now_ms();
+    struct progress progress;
+    progress_begin(&progress, "prefill", "tokens", n_ids - n_same);
+    int code = feed(generator, ids + n_same, n_ids - n_same, &progress);
+    progress_end(&progress);
+    generator->n_prompt += progress.done;
+    generator->prompt_ms += timer_now_ms() - start_ms;
+    return code;
+}
+
+// The first token after BOS alone begins a text: its SentencePiece space is none of the text's.
+static int print_first(struct generator *generator, int32_t id, struct bytes *reply)
+{
+    char text[512];
+    size_t n = 0;
+    SAY_TRY(say_status(fathom_detokenize(generator->rig->model, &id, 1, generator->special, text,
+                                         sizeof text, &n)));
+    if (reply != NULL) SAY_TRY(bytes_append(reply, text, n));
+    return output_write(&generator->output, text, n);
+}
+
+static int print(struct generator *generator, int32_t id, struct bytes *reply)
+{
+    const struct rig *rig = generator->rig;
+    if (generator->fed.n == 1 && generator->fed.data[0] == rig->info->bos_id)
+        return print_first(generator, id, reply);
+    size_t n = 0;
+    const char *text = fathom_token_text(rig->model, id, generator->special, &n);
+    if (text == NULL) return EXIT_GOOD;
+    if (reply != NULL) SAY_TRY(bytes_append(reply, text, n));
+    return output_write(&generator->output, text, n);
+}
+
+static int pick(struct generator *generator, int32_t *id)
+{
+    float *logits = generator->rig->logits;
+    for (size_t i = 0; i < generator->enders.n; i++)
+        logits[generator->enders.data[i]] = -INFINITY;
+    SAY_TRY(say_status(fathom_sampler_pick(generator->sampler, logits, id)));
+    fathom_sampler_accept(generator->sampler, *id);
+    return EXIT_GOOD;
+}
+
+static int continue_text(struct generator *generator, struct bytes *reply)
+{
+    const struct rig *rig = generator->rig;
+    for (int64_t n = 0; generator->n_predict < 0 || n < generator->n_predict; n++) {
+        int32_t id;
+        SAY_TRY(pick(generator, &id));
+        generator->n_eval++;
+        if (fathom_token_ends(rig->model, id)) return EXIT_GOOD;
+        SAY_TRY(print(generator, id, reply));
+        if (interrupt_seen()) return EXIT_INTERRUPTED;
+        if (n + 1 == generator->n_predict) return EXIT_GOOD;
+        if (generator->fed.n == rig->n_ctx) {
+            say_note("the context of %u tokens is full", rig->n_ctx);
+            return EXIT_GOOD;
+        }
+        SAY_TRY(feed(generator, &id, 1, NULL));
+    }
+    return EXIT_GOOD;
+}
+
+int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids,
+                   struct bytes *reply)
+{
+    SAY_TRY(feed_prompt(generator, ids, n_ids));
+    double start_ms = timer_now_ms();
+    int code = continue_text(generator, reply);
+    generator->eval_ms += timer_now_ms() - start_ms;
+    int end_code = output_end(&generator->output, 1);
+    return code != EXIT_GOOD ? code : end_code;
+}
+
+static void report_line(const char *label, double ms, uint64_t n, const char *unit)
+{
+    fprintf(stderr, "%s = %10.2f ms / %5llu %s", label, ms, (unsigned long long)n, unit);
+    if (n > 0 && ms > 0)
+        fprintf(stderr, " (%8.2f ms per token, %8.2f tokens per second)", ms / (double)n,
+                (double)n / ms * 1e3);
+    fputc('\n', stderr);
+}
+
+void generate_report(const struct generator *generator)
+{
+    fprintf(stderr, "\n       load time = %10.2f ms\n", generator->rig->load_ms);
+    report_line("prompt eval time", generator->prompt_ms, generator->n_prompt, "tokens");
+    report_line("       eval time", generator->eval_ms, generator->n_eval, "runs  ");
+    fprintf(stderr, "      total time = %10.2f ms / %5llu tokens\n",
+            generator->prompt_ms + generator->eval_ms,
+            (unsigned long long)(generator->n_prompt + generator->n_eval));
+}

@@ -1,0 +1,52 @@
+// Generation: feed a prompt, then pick, print and feed one token after the other.
+
+#ifndef FATHOM_TOOLS_GENERATE_H
+#define FATHOM_TOOLS_GENERATE_H
+
+#include "tools/bytes.h"
+#include "tools/ids.h"
+#include "tools/output.h"
+#include "tools/rig.h"
+
+struct generate_options {
+    int64_t n_predict; // most tokens; below 0: until the model ends or the context is full
+    int64_t seed;      // below 0: a new one each time
+    float temperature;
+    uint32_t top_k;
+    float top_p;
+    float min_p;
+    float repeat_penalty;
+    uint32_t n_repeat;
+    bool ignore_eos;
+    bool special; // print control tokens
+};
+
+struct generator {
+    struct rig *rig; // borrowed until close
+    fathom_sampler *sampler;
+    struct ids fed;    // what the sequence holds
+    struct ids enders; // ids that --ignore-eos keeps from being picked
+    struct output output;
+    int64_t n_predict;
+    bool special;
+    uint64_t n_prompt, n_eval;
+    double prompt_ms, eval_ms;
+};
+
+// The library's sampling defaults, without limit and with a random seed.
+struct generate_options generate_defaults(void);
+struct flag_group generate_flags(struct generate_options *options);
+
+int generate_open(struct generator *generator, struct rig *rig,
+                  const struct generate_options *options);
+void generate_close(struct generator *generator);
+
+// Makes the sequence hold exactly ids [n_ids], feeding only what it does not hold yet, then prints
+// the continuation. reply, if not NULL, gets the continuation's bytes, also when interrupted.
+int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids,
+                   struct bytes *reply);
+
+// The closing report, in llama.cpp's words, on standard error.
+void generate_report(const struct generator *generator);
+
+#endif

@@ -1,0 +1,84 @@
+// Lists of token ids: from files, from texts.
+
+#include "tools/ids.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/block.h"
+#include "tools/bytes.h"
+#include "tools/say.h"
+
+static int reserve(struct ids *ids, size_t n_more)
+{
+    return block_grow(&ids->data, &ids->capacity, ids->n + n_more, sizeof *ids->data);
+}
+
+int ids_append(struct ids *ids, const int32_t *more, size_t n)
+{
+    SAY_TRY(reserve(ids, n));
+    if (n > 0) memcpy(ids->data + ids->n, more, n * sizeof *more);
+    ids->n += n;
+    return EXIT_GOOD;
+}
+
+static int parse_ids(struct ids *ids, const char *text, const char *path, uint32_t n_vocab)
+{
+    for (;;) {
+        while (isspace((unsigned char)*text))
+            text++;
+        if (*text == '\0') return EXIT_GOOD;
+        char *end;
+        errno = 0;
+        long long id = strtoll(text, &end, 10);
+        if (end == text || (*end != '\0' && !isspace((unsigned char)*end)))
+            return say_error("%s: id %zu is not a whole number", path, ids->n + 1);
+        if (errno != 0 || id < 0 || id >= (long long)n_vocab)
+            return say_error("%s: id %zu is outside the vocabulary (0 to %u)", path, ids->n + 1,
+                             n_vocab - 1);
+        int32_t value = (int32_t)id;
+        SAY_TRY(ids_append(ids, &value, 1));
+        text = end;
+    }
+}
+
+int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab)
+{
+    struct bytes text = {0};
+    int code = EXIT_GOOD;
+    SAY_CHECK(bytes_append_file(&text, path), out);
+    if (strlen(text.data) != text.n) {
+        code = say_error("%s: not a text file of ids", path);
+        goto out;
+    }
+    code = parse_ids(ids, text.data, path, n_vocab);
+out:
+    bytes_free(&text);
+    return code;
+}
+
+int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,
+                    uint32_t flags)
+{
+    // Most vocabularies need fewer tokens than bytes, so the second call is the exception.
+    size_t n = 0;
+    SAY_TRY(reserve(ids, bytes / 2 + 16));
+    fathom_status status =
+        fathom_tokenize(model, text, bytes, flags, ids->data + ids->n, ids->capacity - ids->n, &n);
+    if (status == FATHOM_PARTIAL) {
+        SAY_TRY(reserve(ids, n));
+        status = fathom_tokenize(model, text, bytes, flags, ids->data + ids->n,
+                                 ids->capacity - ids->n, &n);
+    }
+    SAY_TRY(say_status(status));
+    ids->n += n;
+    return EXIT_GOOD;
+}
+
+void ids_free(struct ids *ids)
+{
+    block_free(ids->data);
+    *ids = (struct ids){0};
+}

@@ -1,0 +1,30 @@
+// A growing list of token ids.
+
+#ifndef FATHOM_TOOLS_IDS_H
+#define FATHOM_TOOLS_IDS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fathom/model.h"
+
+// Zeroed is empty.
+struct ids {
+    int32_t *data;
+    size_t n;
+    size_t capacity;
+};
+
+int ids_append(struct ids *ids, const int32_t *more, size_t n);
+
+// Appends the ids of a file of decimal numbers separated by white space; "-" is standard input.
+// Each must be an id of a vocabulary of n_vocab tokens.
+int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab);
+
+// Appends the tokens of a text; flags of enum fathom_tokenize_flags.
+int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,
+                    uint32_t flags);
+
+void ids_free(struct ids *ids);
+
+#endif

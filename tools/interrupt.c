@@ -1,0 +1,28 @@
+// The one mutable global of the command: a signal handler has no other way to tell.
+
+#include "tools/interrupt.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+static volatile sig_atomic_t seen;
+
+static void note_signal(int number)
+{
+    (void)number;
+    seen = 1;
+}
+
+void interrupt_catch(void)
+{
+    // No SA_RESTART, so that a read from the terminal ends too; SA_RESETHAND, so that the second
+    // signal finds the default action.
+    struct sigaction action = {.sa_handler = note_signal, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool interrupt_seen(void)
+{
+    return seen != 0;
+}

@@ -1,0 +1,77 @@
+// Standard output. Token texts may end inside a UTF-8 character; a terminal must not see halves of
+// characters, so they wait here for the next token. Bytes that are no UTF-8 pass through as they
+// are.
+
+#include "tools/output.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/say.h"
+
+// Bytes of the character that a lead byte opens; 1 for anything else.
+static size_t character_bytes(unsigned char lead)
+{
+    if (lead >= 0xf0 && lead <= 0xf4) return 4;
+    if (lead >= 0xe0 && lead <= 0xef) return 3;
+    if (lead >= 0xc2 && lead <= 0xdf) return 2;
+    return 1;
+}
+
+// How many bytes at the end of text begin a character that is not complete: 0 to 3.
+static size_t count_unfinished(const char *text, size_t bytes)
+{
+    for (size_t n = 1; n <= 3 && n <= bytes; n++) {
+        unsigned char c = (unsigned char)text[bytes - n];
+        if ((c & 0xc0) == 0x80) continue;
+        return character_bytes(c) > n ? n : 0;
+    }
+    return 0;
+}
+
+static int write_all(struct output *output, const char *text, size_t bytes)
+{
+    if (bytes == 0) return EXIT_GOOD;
+    output->last = text[bytes - 1];
+    fwrite(text, 1, bytes, stdout);
+    return output_check();
+}
+
+int output_write(struct output *output, const char *text, size_t bytes)
+{
+    // Complete the character held back first; what then remains of text stands on its own.
+    while (output->n_pending > 0 && bytes > 0) {
+        if (((unsigned char)*text & 0xc0) != 0x80) {
+            SAY_TRY(output_end(output, 0));
+            break;
+        }
+        output->pending[output->n_pending++] = *text++;
+        bytes--;
+        if (count_unfinished(output->pending, output->n_pending) == 0)
+            SAY_TRY(output_end(output, 0));
+    }
+    size_t n_kept = count_unfinished(text, bytes);
+    SAY_TRY(write_all(output, text, bytes - n_kept));
+    if (n_kept > 0) {
+        memcpy(output->pending, text + bytes - n_kept, n_kept);
+        output->n_pending = n_kept;
+    }
+    return EXIT_GOOD;
+}
+
+int output_end(struct output *output, int end_line)
+{
+    size_t n = output->n_pending;
+    output->n_pending = 0;
+    SAY_TRY(write_all(output, output->pending, n));
+    return end_line && output->last != '\n' ? write_all(output, "\n", 1) : EXIT_GOOD;
+}
+
+int output_check(void)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_GOOD;
+    return say_error("cannot write to standard output: %s",
+                     errno != 0 ? strerror(errno) : "an earlier write failed");
+}

@@ -1,0 +1,24 @@
+// Standard output: streamed text in whole UTF-8 characters, and the check that it arrived.
+
+#ifndef FATHOM_TOOLS_OUTPUT_H
+#define FATHOM_TOOLS_OUTPUT_H
+
+#include <stddef.h>
+
+// Holds back the beginning of a character whose end has not come. Zeroed is empty.
+struct output {
+    char pending[4];
+    size_t n_pending;
+    char last; // last byte written, '\0' before the first
+};
+
+// Writes text and flushes, less an unfinished character at its end.
+int output_write(struct output *output, const char *text, size_t bytes);
+
+// Writes what is held back, as it is; with end_line also a newline, unless the text ended in one.
+int output_end(struct output *output, int end_line);
+
+// Flushes standard output. Says so if anything written to it was lost (closed pipe, full disk).
+int output_check(void);
+
+#endif

@@ -1,0 +1,28 @@
+// Progress and remaining time of long work, on standard error. Silent for work that takes less than
+// about a second; on a terminal one line that is rewritten, elsewhere a line now and then.
+
+#ifndef FATHOM_TOOLS_PROGRESS_H
+#define FATHOM_TOOLS_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct progress {
+    const char *label; // "prefill"
+    const char *unit;  // "tokens"
+    uint64_t done;
+    uint64_t total;
+    double start_ms;
+    double shown_ms; // when it was last shown; 0: never
+    bool terminal;
+};
+
+void progress_begin(struct progress *progress, const char *label, const char *unit, uint64_t total);
+
+// n more units are done.
+void progress_add(struct progress *progress, uint64_t n);
+
+// Takes the line off the terminal.
+void progress_end(struct progress *progress);
+
+#endif

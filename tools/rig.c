@@ -1,0 +1,243 @@
+// Opening and feeding a model on behalf of the commands. Owns no policy but the defaults of flags.
+
+#include "tools/rig.h"
+
+#include <string.h>
+
+#include "tools/block.h"
+#include "tools/interrupt.h"
+#include "tools/say.h"
+#include "tools/timer.h"
+
+const struct rig_options rig_defaults = {
+    .device = "auto",
+    .log_level = FATHOM_LOG_WARN,
+    .n_batch = 512,
+    .type_k = "f16",
+    .type_v = "f16",
+    .yarn_ext_factor = -1,
+};
+
+#define OPTION(member) offsetof(struct rig_options, member)
+
+static const struct flag model_flags[] = {
+    {"-m, --model", FLAG_TEXT, OPTION(path), "FILE", "the GGUF file"},
+    {"-dev, --device", FLAG_TEXT, OPTION(device), "NAME", "auto or cpu"},
+    {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "N", "threads; 0: one per physical core"},
+    {"--override-kv", FLAG_TEXTS, OPTION(overrides), "KEY=TYPE:V",
+     "change a metadata value (int, float, bool, str); may be repeated"},
+    {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "N",
+     "messages up to 0 errors, 1 warnings, 2 information, 3 all"},
+};
+
+static const struct flag context_flags[] = {
+    {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N", "context in tokens; 0: the model's"},
+    {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "N", "most tokens in one pass"},
+    {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "TYPE", "keys in f16, bf16 or f32"},
+    {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "TYPE", "values; must be the keys' type"},
+    {"--rope-scaling", FLAG_TEXT, OPTION(rope_scaling), "NAME",
+     "none, linear or yarn; default: the model's, or linear if --rope-scale is given"},
+    {"--rope-scale", FLAG_FLOAT, OPTION(rope_scale), "X", "stretch factor; 0: the model's"},
+    {"--rope-freq-base", FLAG_FLOAT, OPTION(rope_freq_base), "X", "base; 0: the model's"},
+    {"--yarn-orig-ctx", FLAG_COUNT, OPTION(yarn_orig_ctx), "N",
+     "context that the model was trained with; 0: the model's"},
+    {"--yarn-ext-factor", FLAG_FLOAT, OPTION(yarn_ext_factor), "X",
+     "share of extrapolation; below 0: the model's, or 1"},
+    {"--yarn-attn-factor", FLAG_FLOAT, OPTION(yarn_attn_factor), "X",
+     "scale of cos and sin; 0: the model's, or 1"},
+    {"--yarn-beta-fast", FLAG_FLOAT, OPTION(yarn_beta_fast), "X", "0: the model's, or 32"},
+    {"--yarn-beta-slow", FLAG_FLOAT, OPTION(yarn_beta_slow), "X", "0: the model's, or 1"},
+};
+
+struct flag_group rig_model_flags(struct rig_options *options)
+{
+    return (struct flag_group){"Model", model_flags, sizeof model_flags / sizeof model_flags[0],
+                               options};
+}
+
+struct flag_group rig_context_flags(struct rig_options *options)
+{
+    return (struct flag_group){"Context", context_flags,
+                               sizeof context_flags / sizeof context_flags[0], options};
+}
+
+static bool report_load(uint64_t done, uint64_t total, void *user)
+{
+    struct progress *progress = user;
+    progress->total = total;
+    progress_add(progress, done > progress->done ? done - progress->done : 0);
+    return !interrupt_seen();
+}
+
+static int open_model(struct rig *rig, const struct rig_options *options)
+{
+    if (options->path == NULL) return say_error("no model: give -m FILE");
+    struct fathom_model_params params;
+    fathom_model_params_init(&params);
+    struct progress progress;
+    progress_begin(&progress, "loading", "bytes", 0);
+    params.device = rig->device;
+    params.progress = report_load;
+    params.progress_user = &progress;
+    params.overrides = options->overrides.items;
+    params.n_overrides = options->overrides.n;
+    int code = say_status(fathom_model_open(options->path, &params, &rig->model));
+    progress_end(&progress);
+    if (code == EXIT_GOOD) rig->info = fathom_model_info(rig->model);
+    return code;
+}
+
+static int open_device(struct rig *rig, const struct rig_options *options)
+{
+    struct fathom_device_params params;
+    fathom_device_params_init(&params);
+    params.n_threads = options->n_threads;
+    params.name = options->device;
+    params.log = say_log;
+    params.log_user = &rig->log_level;
+    return say_status(fathom_device_open(&params, &rig->device));
+}
+
+static int choose_kv_type(const struct rig_options *options, int32_t *type)
+{
+    static const struct {
+        const char *name;
+        int32_t type;
+    } types[] = {
+        {"f16", FATHOM_TYPE_F16},
+        {"bf16", FATHOM_TYPE_BF16},
+        {"f32", FATHOM_TYPE_F32},
+    };
+    if (strcmp(options->type_k, options->type_v) != 0)
+        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
+                         options->type_v);
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (strcmp(types[i].name, options->type_k) != 0) continue;
+        *type = types[i].type;
+        return EXIT_GOOD;
+    }
+    return say_error("-ctk %s: must be f16, bf16 or f32", options->type_k);
+}
+
+static int choose_scaling(const struct rig_options *options, struct fathom_rope *rope)
+{
+    const char *name = options->rope_scaling;
+    int32_t old = rope->scaling;
+    if (name == NULL && options->rope_scale > 0 && old == FATHOM_ROPE_SCALING_NONE) name = "linear";
+    if (name == NULL) return EXIT_GOOD;
+    if (strcmp(name, "none") == 0)
+        rope->scaling = FATHOM_ROPE_SCALING_NONE;
+    else if (strcmp(name, "linear") == 0)
+        rope->scaling = FATHOM_ROPE_SCALING_LINEAR;
+    else if (strcmp(name, "yarn") == 0)
+        rope->scaling = FATHOM_ROPE_SCALING_YARN;
+    else
+        return say_error("--rope-scaling %s: must be none, linear or yarn", name);
+    if (rope->scaling == FATHOM_ROPE_SCALING_YARN && old != FATHOM_ROPE_SCALING_YARN) {
+        rope->ext_factor = 1;
+        rope->attn_factor = 1;
+        rope->beta_fast = 32;
+        rope->beta_slow = 1;
+    }
+    return EXIT_GOOD;
+}
+
+static int choose_rope(const struct rig_options *options, uint32_t n_tokens_train,
+                       struct fathom_rope *rope)
+{
+    SAY_TRY(choose_scaling(options, rope));
+    if (options->rope_scale > 0) rope->factor = options->rope_scale;
+    if (options->rope_freq_base > 0) rope->base = options->rope_freq_base;
+    if (options->yarn_orig_ctx > 0) rope->n_orig_tokens = options->yarn_orig_ctx;
+    if (options->yarn_ext_factor >= 0) rope->ext_factor = options->yarn_ext_factor;
+    if (options->yarn_attn_factor > 0) rope->attn_factor = options->yarn_attn_factor;
+    if (options->yarn_beta_fast > 0) rope->beta_fast = options->yarn_beta_fast;
+    if (options->yarn_beta_slow > 0) rope->beta_slow = options->yarn_beta_slow;
+    if (rope->scaling == FATHOM_ROPE_SCALING_YARN && rope->n_orig_tokens == 0)
+        rope->n_orig_tokens = n_tokens_train;
+    return EXIT_GOOD;
+}
+
+// Tokens that the model can be trusted with: those it was trained with, stretched by the scaling
+// that the flags ask for.
+static double trusted_tokens(const struct fathom_model_info *info, const struct fathom_rope *rope)
+{
+    double n = info->n_tokens_train;
+    bool stretched =
+        rope->scaling == FATHOM_ROPE_SCALING_LINEAR || rope->scaling == FATHOM_ROPE_SCALING_YARN;
+    double base = rope->n_orig_tokens > 0 ? rope->n_orig_tokens : n;
+    if (stretched && base * (double)rope->factor > n) n = base * (double)rope->factor;
+    return n;
+}
+
+static int open_runner(struct rig *rig, const struct rig_options *options)
+{
+    struct fathom_runner_params params;
+    fathom_runner_params_init(&params, rig->model);
+    SAY_TRY(choose_kv_type(options, &params.kv_type));
+    SAY_TRY(choose_rope(options, rig->info->n_tokens_train, &params.rope));
+    if (options->n_batch == 0) return say_error("-b 0: must be at least 1");
+    rig->n_ctx = options->n_ctx > 0 ? options->n_ctx : rig->info->n_tokens_train;
+    rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
+    params.n_tokens_max = rig->n_ctx;
+    params.n_batch = rig->n_batch;
+    if (rig->n_ctx > trusted_tokens(rig->info, &params.rope) && rig->log_level >= FATHOM_LOG_WARN)
+        say_note("a context of %u tokens is more than the %u the model was trained with; "
+                 "--rope-scaling may help",
+                 rig->n_ctx, rig->info->n_tokens_train);
+    SAY_TRY(say_status(fathom_runner_open(rig->model, &params, &rig->runner)));
+    SAY_TRY(say_status(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
+    rig->logits = block_new(rig->info->n_vocab, sizeof *rig->logits);
+    return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
+}
+
+int rig_open(struct rig *rig, const struct rig_options *options)
+{
+    double start_ms = timer_now_ms();
+    *rig = (struct rig){.log_level = options->log_level};
+    if (options->path == NULL) return say_error("no model: give -m FILE");
+    SAY_TRY(open_device(rig, options));
+    SAY_TRY(open_model(rig, options));
+    SAY_TRY(open_runner(rig, options));
+    rig->load_ms = timer_now_ms() - start_ms;
+    return EXIT_GOOD;
+}
+
+int rig_open_vocabulary(struct rig *rig, const struct rig_options *options)
+{
+    *rig = (struct rig){.log_level = options->log_level};
+    return open_model(rig, options);
+}
+
+void rig_close(struct rig *rig)
+{
+    block_free(rig->logits);
+    fathom_runner_close(&rig->runner);
+    fathom_model_close(&rig->model);
+    fathom_device_close(&rig->device);
+}
+
+int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress)
+{
+    for (size_t i = 0; i < n_ids;) {
+        uint32_t n = n_ids - i < rig->n_batch ? (uint32_t)(n_ids - i) : rig->n_batch;
+        float *logits = i + n == n_ids ? rig->logits : NULL;
+        SAY_TRY(say_status(fathom_runner_feed(rig->runner, rig->seq, ids + i, n, logits, NULL)));
+        i += n;
+        if (progress != NULL) progress_add(progress, n);
+        if (interrupt_seen()) return EXIT_INTERRUPTED;
+    }
+    return EXIT_GOOD;
+}
+
+int rig_feed_rows(struct rig *rig, const int32_t *ids, uint32_t n_ids, float *rows)
+{
+    SAY_TRY(say_status(fathom_runner_feed(rig->runner, rig->seq, ids, n_ids, NULL, rows)));
+    return interrupt_seen() ? EXIT_INTERRUPTED : EXIT_GOOD;
+}
+
+int rig_truncate(struct rig *rig, size_t n_keep)
+{
+    fathom_engine *engine = fathom_runner_engine(rig->runner);
+    return say_status(fathom_seq_truncate(engine, rig->seq, (uint32_t)n_keep));
+}

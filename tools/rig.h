@@ -1,0 +1,70 @@
+// What every command that computes needs: a device, a model, a runner and one sequence, opened from
+// the flags they share.
+
+#ifndef FATHOM_TOOLS_RIG_H
+#define FATHOM_TOOLS_RIG_H
+
+#include "fathom/model.h"
+#include "tools/flags.h"
+#include "tools/progress.h"
+
+struct rig_options {
+    const char *path; // of the GGUF file
+    const char *device;
+    uint32_t n_threads; // 0: one for each physical core
+    int64_t log_level;
+    struct flag_texts overrides;
+
+    uint32_t n_ctx; // tokens; 0: the model's
+    uint32_t n_batch;
+    const char *type_k;
+    const char *type_v;
+    const char *rope_scaling; // NULL: the model's; below, 0 or less likewise
+    float rope_scale;
+    float rope_freq_base;
+    uint32_t yarn_orig_ctx;
+    float yarn_ext_factor;
+    float yarn_attn_factor;
+    float yarn_beta_fast;
+    float yarn_beta_slow;
+};
+
+struct rig {
+    fathom_device *device;
+    fathom_model *model;
+    fathom_runner *runner;
+    const struct fathom_model_info *info;
+    struct fathom_seq seq;
+    uint32_t n_ctx;
+    uint32_t n_batch;
+    float *logits; // [n_vocab], of the token fed last with rig_feed
+    double load_ms;
+    int64_t log_level;
+};
+
+extern const struct rig_options rig_defaults;
+
+// -m, --device, -t, --override-kv, -lv.
+struct flag_group rig_model_flags(struct rig_options *options);
+// -c, -b, -ctk, -ctv and RoPE.
+struct flag_group rig_context_flags(struct rig_options *options);
+
+// Opens everything. *rig need not be initialised and may be closed after a failure.
+int rig_open(struct rig *rig, const struct rig_options *options);
+
+// Opens the model alone, without weights: for its vocabulary and metadata.
+int rig_open_vocabulary(struct rig *rig, const struct rig_options *options);
+
+void rig_close(struct rig *rig);
+
+// Feeds ids in batches and leaves the last one's logits in rig->logits. progress may be NULL.
+// EXIT_INTERRUPTED, between two batches, after Ctrl-C.
+int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress);
+
+// Feeds at most n_batch ids and writes a row of logits for each: rows [n_ids, n_vocab].
+int rig_feed_rows(struct rig *rig, const int32_t *ids, uint32_t n_ids, float *rows);
+
+// Forgets all but the first n_keep tokens of the sequence.
+int rig_truncate(struct rig *rig, size_t n_keep);
+
+#endif
