@@ -59,11 +59,17 @@ static void test_below(void **state)
     }
     assert_true(chi_square < 22.5); // 6 degrees of freedom: one in a thousand
 
-    // With n = 3 * 2^30 a biased method gives the lowest third half of all draws.
+    // With n = 3 * 2^30, scaling without drawing again gives the multiples of 3 half of all draws,
+    // and a remainder gives the lowest third half of them.
     size_t n_low = 0;
-    for (int i = 0; i < 30000; i++)
-        n_low += rng_below(&rng, 3u << 30) < 1u << 30;
+    size_t n_multiples = 0;
+    for (int i = 0; i < 30000; i++) {
+        uint32_t x = rng_below(&rng, 3u << 30);
+        n_low += x < 1u << 30;
+        n_multiples += x % 3 == 0;
+    }
     assert_in_range(n_low, 9600, 10400);
+    assert_in_range(n_multiples, 9600, 10400);
     for (int i = 0; i < 100; i++)
         assert_int_equal(rng_below(&rng, 1), 0);
     for (int i = 0; i < 100; i++)
