@@ -41,14 +41,14 @@ def tally_test(run, test):
 
 
 def tally_run(path):
-    """Counts of one `meson test` run, which must agree with its exit status."""
+    """Counts of one `meson test` run, whose exit status must not say worse."""
     run = os.path.basename(path)[:-len(".json")]
     with open(path, encoding="utf-8") as file:
         tests = [json.loads(line) for line in file if line.strip()]
     sums = [sum(column) for column in zip(*(tally_test(run, test) for test in tests))] or [0, 0, 0]
     with open(path[:-len(".json")] + ".status", encoding="utf-8") as file:
         status = int(file.read())
-    if not tests or (status == 0) != (sums[1] == 0):
+    if not tests or (status != 0 and sums[1] == 0):
         print(f"\n== failed: {run}: {len(tests)} tests, {sums[1]} failures, "
               f"but meson test exited with {status}")
         sums[1] += 1
