@@ -99,6 +99,15 @@ bool fathom_token_ends(const fathom_model *model, int32_t id)
 
 const char *fathom_chat_detect(const fathom_model *model)
 {
-    const char *text = model->info.chat_template;
-    return text != NULL ? chat_detect(text) : NULL;
+    return chat_detect(model->info.chat_template);
+}
+
+fathom_status fathom_chat_format(const fathom_model *model, const char *name,
+                                 const struct fathom_chat_message *messages, size_t n_messages,
+                                 bool add_assistant, char *text, size_t capacity,
+                                 size_t *text_bytes)
+{
+    if (name == NULL) name = fathom_chat_detect(model);
+    return chat_format(name, model->info.chat_template, messages, n_messages, add_assistant, text,
+                       capacity, text_bytes);
 }
