@@ -67,20 +67,27 @@ static inline void unpack_k_scales(const uint8_t *packed, struct quant_block *ou
     }
 }
 
-// n low nibbles, then n high nibbles.
+// n low nibbles, then n high nibbles. Kept a loop, which compilers turn into vectors.
 static inline void unpack_nibbles(const uint8_t *packed, uint32_t n, uint8_t *u)
 {
+#pragma GCC unroll 1
     for (uint32_t i = 0; i < n; i++) {
         u[i] = packed[i] & 15;
         u[n + i] = packed[i] >> 4;
     }
 }
 
-// Bit i of 32 little-endian bits is the fifth bit of value i.
+// Bit i of 32 little-endian bits is the fifth bit of value i. Eight bits at a time: one is kept in
+// each byte, moved to the byte's top, and from there to its fifth place.
 static inline void unpack_fifth_bits(const uint8_t *packed, uint8_t *u)
 {
-    for (uint32_t i = 0; i < 32; i++)
-        u[i] |= (uint8_t)(((packed[i / 8] >> i % 8) & 1) << 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        uint64_t eight;
+        uint64_t bits = packed[i] * 0x0101010101010101u & 0x8040201008040201u;
+        memcpy(&eight, u + 8 * i, 8);
+        eight |= ((bits + 0x7f7f7f7f7f7f7f7fu) & 0x8080808080808080u) >> 3;
+        memcpy(u + 8 * i, &eight, 8);
+    }
 }
 
 static inline void unpack_q4_k(const uint8_t *packed, uint8_t *u)
