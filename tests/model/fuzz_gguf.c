@@ -8,6 +8,7 @@
 #include "src/base/mem.h"
 #include "src/base/rng.h"
 #include "src/model/metadata.h"
+#include "src/model/vocab.h"
 
 #include "tests/check.h"
 #include "tests/model/gguf_bytes.h"
@@ -33,7 +34,7 @@ fathom_status __wrap_mem_new(size_t count, size_t item_bytes, const char *what, 
 }
 
 struct tally {
-    size_t n_opened, n_refused;
+    size_t n_opened, n_refused, n_vocabs, n_tokenized;
 };
 
 static uint64_t pick_extreme(struct rng *rng, size_t file_bytes)
@@ -125,7 +126,27 @@ static void read_all(const fathom_gguf *gguf)
     sink += fathom_gguf_tensor_find(gguf, "output.weight") != NULL;
 }
 
-static void read_metadata(const fathom_gguf *gguf)
+static void read_vocab(const struct metadata *metadata, struct tally *tally)
+{
+    static const char text[] = "Hello, w\xc3\xb6rld 12345 <s> \xf0\x9f\x98\x80 \xff  x";
+    struct vocab *vocab = NULL;
+    int32_t ids[64];
+    size_t n_ids = 0;
+    if (vocab_open(metadata, &vocab) < 0) return;
+    tally->n_vocabs++;
+    if (vocab_tokenize(vocab, text, sizeof text - 1, 0, ids, 64, &n_ids) == FATHOM_OK) {
+        tally->n_tokenized++;
+        for (size_t i = 0; i < n_ids; i++) {
+            size_t n_bytes = 0;
+            assert_true(ids[i] >= 0 && (uint32_t)ids[i] < vocab_count(vocab));
+            const char *piece = vocab_text(vocab, ids[i], true, &n_bytes);
+            if (n_bytes > 0) sink += (uint8_t)piece[n_bytes - 1];
+        }
+    }
+    vocab_close(&vocab);
+}
+
+static void read_metadata(const fathom_gguf *gguf, struct tally *tally)
 {
     struct metadata *metadata = NULL;
     uint32_t u32 = 0;
@@ -134,6 +155,7 @@ static void read_metadata(const fathom_gguf *gguf)
     fathom_status status = metadata_u32(metadata, "%s.block_count", 3, &u32);
     status |= metadata_f32(metadata, "%s.rope.freq_base", 1, &f32);
     sink += (uint64_t)u32 + (f32 > 2) + (status < 0);
+    read_vocab(metadata, tally);
     metadata_close(&metadata);
 }
 
@@ -152,7 +174,7 @@ static void open_mutant(const char *path, size_t file_bytes, struct tally *tally
     }
     tally->n_opened++;
     read_all(gguf);
-    read_metadata(gguf);
+    read_metadata(gguf, tally);
     fathom_gguf_close(&gguf);
 }
 
@@ -180,8 +202,9 @@ static void fuzz(const char *name, int file, size_t file_bytes, const struct byt
         if (bytes < file_bytes) assert_int_equal(ftruncate(file, (off_t)file_bytes), 0);
     }
     close(file);
-    printf("%s: seed %llu, %zu mutants opened, %zu refused\n", name, (unsigned long long)seed,
-           tally.n_opened, tally.n_refused);
+    printf("%s: seed %llu, %zu mutants opened, %zu refused, %zu vocabularies, %zu tokenized\n",
+           name, (unsigned long long)seed, tally.n_opened, tally.n_refused, tally.n_vocabs,
+           tally.n_tokenized);
     // Mutants that all fail at the magic, or all pass, would test nothing.
     assert_true(tally.n_opened > n_mutants / 50);
     assert_true(tally.n_refused > n_mutants / 50);

@@ -125,4 +125,21 @@ static inline void check_refused(const struct bytes *bytes, fathom_status wanted
                  words);
 }
 
+// The entry of this key, which must be there.
+static inline const struct fathom_gguf_entry *find(const fathom_gguf *gguf, const char *key)
+{
+    const struct fathom_gguf_entry *entry = fathom_gguf_find(gguf, key);
+    if (entry == NULL) fail_msg("no entry %s", key);
+    return entry;
+}
+
+static inline void check_string(const fathom_gguf *gguf, const char *key, uint64_t index,
+                                const char *text)
+{
+    struct fathom_gguf_string string = {0};
+    check_ok(fathom_gguf_as_string(gguf, find(gguf, key), index, &string));
+    assert_int_equal(string.bytes, strlen(text));
+    assert_memory_equal(string.text, text, string.bytes);
+}
+
 #endif
