@@ -136,51 +136,74 @@ static const char *scaling_name(const struct fathom_rope *rope)
     return rope->scaling >= 0 && rope->scaling < 4 ? names[rope->scaling] : "unknown";
 }
 
-static json_t *build_model(const fathom_model *model)
+static void set_count(json_t *json, const char *key, uint64_t value)
+{
+    json_object_set_new(json, key, json_integer((json_int_t)value));
+}
+
+static json_t *build_vocabulary(const fathom_model *model)
 {
     const struct fathom_model_info *info = fathom_model_info(model);
     const char *chat = fathom_chat_detect(model);
     if (chat == NULL) chat = info->chat_template != NULL ? "unknown" : "none";
-    struct fathom_gguf_string name = {info->name, strlen(info->name)};
-    // Two bytes an element: the cache's default type is F16.
-    uint64_t kv_token_bytes = 2ull * info->n_layers * info->n_kv_heads * (info->d_k + info->d_v);
-    json_t *json = json_pack(
-        "{s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:b}",
-        "architecture", info->architecture, "name", build_string(name), "layers",
-        (int)info->n_layers, "context", (int)info->n_tokens_train, "vocabulary", (int)info->n_vocab,
-        "d_model", (int)info->d_model, "d_ff", (int)info->d_ff, "heads", (int)info->n_heads,
-        "kv_heads", (int)info->n_kv_heads, "d_k", (int)info->d_k, "d_v", (int)info->d_v,
-        "parameters", (json_int_t)info->n_parameters, "weight_bytes",
-        (json_int_t)info->weight_bytes, "kv_bytes_per_token", (json_int_t)kv_token_bytes, "bos_id",
-        (int)info->bos_id, "eos_id", (int)info->eos_id, "add_bos", (int)info->add_bos);
-    json_object_set_new(json, "rope_base", json_real((double)info->rope.base));
-    json_object_set_new(json, "rope_scaling", json_string(scaling_name(&info->rope)));
-    json_object_set_new(json, "rope_factor", json_real((double)info->rope.factor));
+    json_t *json = json_object();
+    set_count(json, "tokens", info->n_vocab);
+    json_object_set_new(json, "bos_id", json_integer(info->bos_id));
+    json_object_set_new(json, "eos_id", json_integer(info->eos_id));
+    json_object_set_new(json, "add_bos", json_boolean(info->add_bos));
     json_object_set_new(json, "chat_template", json_string(chat));
     return json;
 }
 
-static json_t *build_string_entry(const fathom_gguf *gguf, const char *key)
+static json_t *build_model(const struct fathom_model_info *info)
 {
-    const struct fathom_gguf_entry *entry = fathom_gguf_find(gguf, key);
-    return entry != NULL && entry->type == FATHOM_GGUF_STRING ? build_item(gguf, entry, 0)
-                                                              : json_null();
+    json_t *json = json_object();
+    set_count(json, "parameters", info->n_parameters);
+    set_count(json, "weight_bytes", info->weight_bytes);
+    // Two bytes an element: the cache's default type is F16.
+    set_count(json, "kv_bytes_per_token",
+              2ull * info->n_layers * info->n_kv_heads * (info->d_k + info->d_v));
+    set_count(json, "context", info->n_tokens_train);
+    set_count(json, "layers", info->n_layers);
+    set_count(json, "d_model", info->d_model);
+    set_count(json, "d_ff", info->d_ff);
+    set_count(json, "heads", info->n_heads);
+    set_count(json, "kv_heads", info->n_kv_heads);
+    set_count(json, "d_k", info->d_k);
+    set_count(json, "d_v", info->d_v);
+    json_object_set_new(json, "rope_base", json_real((double)info->rope.base));
+    json_object_set_new(json, "rope_scaling", json_string(scaling_name(&info->rope)));
+    json_object_set_new(json, "rope_factor", json_real((double)info->rope.factor));
+    return json;
 }
 
-static json_t *build_report(const fathom_gguf *gguf, const struct rig *rig, const char *problem,
+static void set_text_entry(json_t *json, const char *key, const fathom_gguf *gguf,
+                           const char *entry_key)
+{
+    const struct fathom_gguf_entry *entry = fathom_gguf_find(gguf, entry_key);
+    bool text = entry != NULL && entry->type == FATHOM_GGUF_STRING;
+    json_object_set_new(json, key, text ? build_item(gguf, entry, 0) : json_null());
+}
+
+// model: NULL if it cannot be opened, for the reason `problem`.
+static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, const char *problem,
                             const struct inspect_options *options)
 {
-    json_t *json = json_pack("{s:s, s:I, s:i, s:I, s:I}", "file", fathom_gguf_path(gguf),
-                             "file_bytes", (json_int_t)fathom_gguf_file_bytes(gguf), "gguf_version",
-                             (int)fathom_gguf_version(gguf), "tensors",
-                             (json_int_t)fathom_gguf_tensor_count(gguf), "metadata_entries",
-                             (json_int_t)fathom_gguf_entry_count(gguf));
-    json_object_set_new(json, "tokenizer", build_string_entry(gguf, "tokenizer.ggml.model"));
-    json_object_set_new(json, "pre_tokenizer", build_string_entry(gguf, "tokenizer.ggml.pre"));
-    if (rig->model != NULL)
-        json_object_set_new(json, "model", build_model(rig->model));
-    else
-        json_object_set_new(json, "problem", json_string(problem));
+    json_t *json = json_object();
+    json_object_set_new(json, "file", json_string(fathom_gguf_path(gguf)));
+    set_count(json, "file_bytes", fathom_gguf_file_bytes(gguf));
+    set_count(json, "gguf_version", fathom_gguf_version(gguf));
+    set_count(json, "metadata_entries", fathom_gguf_entry_count(gguf));
+    set_count(json, "tensors", fathom_gguf_tensor_count(gguf));
+    set_text_entry(json, "architecture", gguf, "general.architecture");
+    set_text_entry(json, "name", gguf, "general.name");
+    set_text_entry(json, "tokenizer", gguf, "tokenizer.ggml.model");
+    set_text_entry(json, "pre_tokenizer", gguf, "tokenizer.ggml.pre");
+    if (model == NULL) json_object_set_new(json, "problem", json_string(problem));
+    if (model != NULL) json_object_set_new(json, "vocabulary", build_vocabulary(model));
+    // A vocabulary alone has no shape.
+    if (model != NULL && fathom_model_info(model)->n_layers > 0)
+        json_object_set_new(json, "model", build_model(fathom_model_info(model)));
     json_object_set_new(json, "tensor_types", build_types(gguf));
     if (options->metadata) json_object_set_new(json, "metadata", build_metadata(gguf));
     if (options->tensors) json_object_set_new(json, "tensor_list", build_tensors(gguf));
@@ -223,30 +246,28 @@ static void print_members(json_t *json, int indent)
     }
 }
 
-static int inspect(const struct rig_options *model, const struct inspect_options *options,
-                   bool json)
+static int inspect(const struct rig_options *file, const struct inspect_options *options, bool json)
 {
     fathom_gguf *gguf = NULL;
-    struct rig rig = {0};
+    fathom_model *model = NULL;
     int code;
-    SAY_CHECK(say_status(fathom_gguf_open(model->path, &gguf)), out);
+    SAY_CHECK(say_status(fathom_gguf_open(file->path, &gguf)), out);
     struct fathom_model_params params;
     fathom_model_params_init(&params);
-    params.overrides = model->overrides.items;
-    params.n_overrides = model->overrides.n;
+    params.overrides = file->overrides.items;
+    params.n_overrides = file->overrides.n;
     // A file that Fathom cannot run is still worth looking at.
     const char *problem = "";
-    if (fathom_model_open(model->path, &params, &rig.model) != FATHOM_OK)
-        problem = fathom_last_error();
-    json_t *report = build_report(gguf, &rig, problem, options);
+    if (fathom_model_open(file->path, &params, &model) != FATHOM_OK) problem = fathom_last_error();
+    json_t *report = build_report(gguf, model, problem, options);
     if (json) {
         code = report_print_json(report);
-        goto out;
+    } else {
+        print_members(report, 0);
+        json_decref(report);
     }
-    print_members(report, 0);
-    json_decref(report);
 out:
-    rig_close(&rig);
+    fathom_model_close(&model);
     fathom_gguf_close(&gguf);
     return code;
 }

@@ -12,7 +12,7 @@
 #include "tools/rig.h"
 #include "tools/say.h"
 
-enum { CTX_DEFAULT = 512, CTX_MIN = 4, ROWS_BYTES_MAX = 256 << 20 };
+enum { CTX_DEFAULT = 512, CTX_MIN = 4 };
 
 struct perplexity_options {
     int64_t n_chunks;
@@ -137,12 +137,7 @@ static int check_length(const struct scorer *scorer, size_t n_ids)
 
 static int prepare_rows(struct scorer *scorer)
 {
-    size_t row_bytes = scorer->rig.info->n_vocab * sizeof *scorer->rows;
-    scorer->n_rows = scorer->rig.n_batch;
-    if (scorer->n_rows > ROWS_BYTES_MAX / row_bytes)
-        scorer->n_rows = (uint32_t)(ROWS_BYTES_MAX / row_bytes);
-    if (scorer->n_rows == 0) scorer->n_rows = 1;
-    scorer->rows = block_new(scorer->n_rows, row_bytes);
+    scorer->rows = rig_rows_new(&scorer->rig, &scorer->n_rows);
     scorer->chunk = block_new(scorer->n_ctx, sizeof *scorer->chunk);
     return scorer->rows != NULL && scorer->chunk != NULL ? EXIT_GOOD : EXIT_BAD;
 }

@@ -36,9 +36,9 @@ static const struct flag run_flags[] = {
 
 static const char about[] =
     "Continues the text of -f, -p or standard input (when that is no terminal) and prints what\n"
-    "is generated, and only that, as it comes. With -cnv, turns are lines of standard input; -f\n"
-    "and -p are then the first turn. Everything else goes to standard error. Ctrl-C ends cleanly,\n"
-    "with exit code 130.";
+    "is generated, and only that, as it comes; a newline ends it on a terminal. With -cnv, turns\n"
+    "are lines of standard input, and -f and -p are the first turn. Everything else goes to\n"
+    "standard error. Ctrl-C ends cleanly, with exit code 130.";
 
 static int parse(struct run *run, int argc, char **argv)
 {

@@ -139,6 +139,7 @@ int conversation_hold(struct generator *generator, const struct conversation_opt
     if (talk.chat_template == NULL)
         return say_error("the model has no chat template that is known: give --chat-template NAME, "
                          "or -no-cnv for plain continuation");
+    generator->end_lines = true;
     int code = hold(&talk, options, first);
     for (size_t i = 0; i < talk.n_messages; i++)
         bytes_free(&talk.contents[i]);

@@ -3,6 +3,7 @@
 
 #include "tools/divergence.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -11,9 +12,8 @@
 #include "tools/say.h"
 #include "tools/stats.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#    error "files of logits are little-endian and written as they lie in memory"
-#endif
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "files of logits are written as they lie in memory");
 
 #define SPAN 16.0f // natural units below the likeliest token that a row can express
 

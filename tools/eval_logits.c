@@ -1,5 +1,6 @@
 // `fathom eval logits`: what the model thinks after each of given ids, for comparison with others.
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,11 +11,8 @@
 #include "tools/rig.h"
 #include "tools/say.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#    error "files of logits are little-endian and written as they lie in memory"
-#endif
-
-enum { ROWS_BYTES_MAX = 256 << 20 };
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "files of logits are written as they lie in memory");
 
 struct logits_options {
     const char *ids;
@@ -27,7 +25,7 @@ static const struct flag logits_flags[] = {
     {"--out", FLAG_TEXT, offsetof(struct logits_options, out), "FILE", "where the logits go"},
 };
 
-static int write_rows(struct rig *rig, const struct ids *ids, float *rows, size_t n_rows,
+static int write_rows(struct rig *rig, const struct ids *ids, float *rows, uint32_t n_rows,
                       FILE *file, struct progress *progress)
 {
     size_t n_vocab = rig->info->n_vocab;
@@ -44,11 +42,8 @@ static int write_rows(struct rig *rig, const struct ids *ids, float *rows, size_
 
 static int write_file(struct rig *rig, const struct ids *ids, const char *path)
 {
-    size_t row_bytes = rig->info->n_vocab * sizeof(float);
-    size_t n_rows = ROWS_BYTES_MAX / row_bytes;
-    if (n_rows > rig->n_batch) n_rows = rig->n_batch;
-    if (n_rows == 0) n_rows = 1;
-    float *rows = block_new(n_rows, row_bytes);
+    uint32_t n_rows;
+    float *rows = rig_rows_new(rig, &n_rows);
     if (rows == NULL) return EXIT_BAD;
     FILE *file = fopen(path, "wb");
     struct progress progress;
@@ -89,6 +84,9 @@ int eval_logits(int argc, char **argv)
 {
     struct logits_options options = {0};
     struct rig_options model = rig_defaults;
+    // What is measured is the model; -ctk and -ctv put the cache's rounding back.
+    model.type_k = "f32";
+    model.type_v = "f32";
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
         rig_model_flags(&model),
@@ -98,7 +96,8 @@ int eval_logits(int argc, char **argv)
         .command = "eval logits",
         .use = "-m FILE --ids FILE --out FILE",
         .about = "Feeds the ids exactly as they are (no BOS is added) and writes one row of\n"
-                 "little-endian float32 logits after each: [ids, vocabulary].",
+                 "little-endian float32 logits after each: [ids, vocabulary]. The KV cache is f32\n"
+                 "unless -ctk and -ctv say otherwise.",
         .groups = groups,
         .n_groups = 3,
     };

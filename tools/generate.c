@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "tools/interrupt.h"
 #include "tools/say.h"
@@ -56,7 +57,6 @@ static int choose_seed(const struct generate_options *options, uint64_t *seed)
     if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
         return say_error("the system gave no random seed: give --seed N");
     *seed = random;
-    if (options->temperature > 0) say_note("seed %u", random);
     return EXIT_GOOD;
 }
 
@@ -79,6 +79,8 @@ int generate_open(struct generator *generator, struct rig *rig,
     struct fathom_sampler_params params;
     fathom_sampler_params_init(&params);
     SAY_TRY(choose_seed(options, &params.seed));
+    generator->seed = params.seed;
+    generator->end_lines = isatty(STDOUT_FILENO) != 0;
     params.temperature = options->temperature;
     params.top_k = options->top_k;
     params.top_p = options->top_p;
@@ -175,6 +177,7 @@ static int continue_text(struct generator *generator, struct bytes *reply)
         if (interrupt_seen()) return EXIT_INTERRUPTED;
         if (n + 1 == generator->n_predict) return EXIT_GOOD;
         if (generator->fed.n == rig->n_ctx) {
+            SAY_TRY(output_end(&generator->output, generator->end_lines));
             say_note("the context of %u tokens is full", rig->n_ctx);
             return EXIT_GOOD;
         }
@@ -190,7 +193,8 @@ int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids
     double start_ms = timer_now_ms();
     int code = continue_text(generator, reply);
     generator->eval_ms += timer_now_ms() - start_ms;
-    int end_code = output_end(&generator->output, 1);
+    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
+    int end_code = output_end(&generator->output, generator->end_lines || code != EXIT_GOOD);
     return code != EXIT_GOOD ? code : end_code;
 }
 
@@ -205,7 +209,8 @@ static void report_line(const char *label, double ms, uint64_t n, const char *un
 
 void generate_report(const struct generator *generator)
 {
-    fprintf(stderr, "\n       load time = %10.2f ms\n", generator->rig->load_ms);
+    fprintf(stderr, "\n            seed = %10llu\n", (unsigned long long)generator->seed);
+    fprintf(stderr, "       load time = %10.2f ms\n", generator->rig->load_ms);
     report_line("prompt eval time", generator->prompt_ms, generator->n_prompt, "tokens");
     report_line("       eval time", generator->eval_ms, generator->n_eval, "runs  ");
     fprintf(stderr, "      total time = %10.2f ms / %5llu tokens\n",

@@ -27,8 +27,10 @@ struct generator {
     struct ids fed;    // what the sequence holds
     struct ids enders; // ids that --ignore-eos keeps from being picked
     struct output output;
+    uint64_t seed;
     int64_t n_predict;
     bool special;
+    bool end_lines; // end every reply with a newline; by default on a terminal alone
     uint64_t n_prompt, n_eval;
     double prompt_ms, eval_ms;
 };

@@ -43,13 +43,13 @@ int output_write(struct output *output, const char *text, size_t bytes)
     // Complete the character held back first; what then remains of text stands on its own.
     while (output->n_pending > 0 && bytes > 0) {
         if (((unsigned char)*text & 0xc0) != 0x80) {
-            SAY_TRY(output_end(output, 0));
+            SAY_TRY(output_end(output, false));
             break;
         }
         output->pending[output->n_pending++] = *text++;
         bytes--;
         if (count_unfinished(output->pending, output->n_pending) == 0)
-            SAY_TRY(output_end(output, 0));
+            SAY_TRY(output_end(output, false));
     }
     size_t n_kept = count_unfinished(text, bytes);
     SAY_TRY(write_all(output, text, bytes - n_kept));
@@ -60,7 +60,7 @@ int output_write(struct output *output, const char *text, size_t bytes)
     return EXIT_GOOD;
 }
 
-int output_end(struct output *output, int end_line)
+int output_end(struct output *output, bool end_line)
 {
     size_t n = output->n_pending;
     output->n_pending = 0;

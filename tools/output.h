@@ -3,6 +3,7 @@
 #ifndef FATHOM_TOOLS_OUTPUT_H
 #define FATHOM_TOOLS_OUTPUT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 // Holds back the beginning of a character whose end has not come. Zeroed is empty.
@@ -16,7 +17,7 @@ struct output {
 int output_write(struct output *output, const char *text, size_t bytes);
 
 // Writes what is held back, as it is; with end_line also a newline, unless the text ended in one.
-int output_end(struct output *output, int end_line);
+int output_end(struct output *output, bool end_line);
 
 // Flushes standard output. Says so if anything written to it was lost (closed pipe, full disk).
 int output_check(void);

@@ -9,6 +9,8 @@
 #include "tools/say.h"
 #include "tools/timer.h"
 
+enum { ROWS_BYTES_MAX = 256 << 20 };
+
 const struct rig_options rig_defaults = {
     .device = "auto",
     .log_level = FATHOM_LOG_WARN,
@@ -228,6 +230,14 @@ int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress 
         if (interrupt_seen()) return EXIT_INTERRUPTED;
     }
     return EXIT_GOOD;
+}
+
+float *rig_rows_new(const struct rig *rig, uint32_t *n_rows)
+{
+    size_t row_bytes = rig->info->n_vocab * sizeof(float);
+    size_t n = ROWS_BYTES_MAX / row_bytes;
+    *n_rows = n < 1 ? 1 : n < rig->n_batch ? (uint32_t)n : rig->n_batch;
+    return block_new(*n_rows, row_bytes);
 }
 
 int rig_feed_rows(struct rig *rig, const int32_t *ids, uint32_t n_ids, float *rows)

@@ -61,6 +61,10 @@ void rig_close(struct rig *rig);
 // EXIT_INTERRUPTED, between two batches, after Ctrl-C.
 int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress);
 
+// Memory for *n_rows rows of logits: a batch, or fewer where the vocabulary is large. To be freed
+// with block_free; NULL after saying so when there is none.
+float *rig_rows_new(const struct rig *rig, uint32_t *n_rows);
+
 // Feeds at most n_batch ids and writes a row of logits for each: rows [n_ids, n_vocab].
 int rig_feed_rows(struct rig *rig, const int32_t *ids, uint32_t n_ids, float *rows);
 

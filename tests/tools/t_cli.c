@@ -1,0 +1,291 @@
+// The fathom command as a user meets it: run on the needle model, judged by exit code,
+// standard output and standard error. argv[1] is the command.
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/check.h"
+#include "tests/tools/cli.h"
+
+static void t_version_and_help(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("--version");
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, "fathom 0.1.0\n");
+    static const char *const pages[] = {
+        "--help",       "run --help",    "tokenize --help", "inspect -h",       "detokenize --help",
+        "bench --help", "perplexity -h", "eval --help",     "eval niah --help", "eval logits -h"};
+    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
+        cli = cli_run("%s", pages[i]);
+        cli_expect_good(cli);
+        assert_non_null(strstr(cli.out, "--help"));
+        assert_string_equal(cli.err, "");
+    }
+    assert_non_null(strstr(cli_run("run --help").out, "-b, --batch-size N"));
+}
+
+static void t_errors(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", "no command"},
+        {"fly", "\"fly\""},
+        {"run --fly", "--fly"},
+        {"run -p x", "-m FILE"},
+        {"run -m /nonexistent -p x", "/nonexistent"},
+        {"run -m $M -p x -n", "-n"},
+        {"run -m $M -p x -n many", "many"},
+        {"run -m $M -p x -b 5g", "5g"},
+        {"run -m $M -p x -b 0", "-b 0"},
+        {"run -m $M -p x -ctk q4_0 -ctv q4_0", "q4_0"},
+        {"run -m $M -p x -ctk f32", "same type"},
+        {"run -m $M -p x --rope-scaling maybe", "maybe"},
+        {"run -m $M -p x --device tpu", "tpu"},
+        {"run -m $M -p x -st", "-cnv"},
+        {"run -m $M -p x -cnv -lv 0", "--chat-template"},
+        {"run -m $M -p x -cnv --chat-template none -lv 0", "llama3"},
+        {"run -m $M -p x --override-kv llama.block_count=int", "llama.block_count"},
+        {"run -m $M -f /nonexistent", "/nonexistent"},
+        {"run -m $M -p 'longer than that' -c 8 -lv 0", "-c"},
+        {"run -m $M -p '' --no-bos -lv 0", "empty"},
+        {"run -m $M -p x stray", "stray"},
+        {"tokenize -m $M", "-p TEXT"},
+        {"detokenize -m $M", "--ids"},
+        {"detokenize -m $M --ids $M", "ids"},
+        {"inspect", "FILE"},
+        {"inspect /dev/null", "/dev/null"},
+        {"inspect $M -o xml", "xml"},
+        {"bench -m $M -p 0 -n 0", "-p or -n"},
+        {"perplexity -m $M -p short", "too few"},
+        {"perplexity -m $M --kl-divergence", "--kl-divergence-base"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M", "not a file"},
+        {"eval", "no task"},
+        {"eval fly", "fly"},
+        {"eval logits -m $M", "--ids"},
+        {"eval niah -m $M --lengths 4x", "4x"},
+        {"eval niah -m $M --lengths 64 -o json", "64"},
+        {"eval niah -m $M --lengths 512 --needles 64 -o json", "--needles"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        print_message("fathom %s\n", cases[i][0]);
+        cli_expect_error(cli_run("%s", cases[i][0]), cases[i][1]);
+    }
+}
+
+// A copy of the model in which `n` bytes at `skip` behind a text are changed.
+static const char *damaged_model(const char *text, size_t skip, const void *bytes, size_t n)
+{
+    size_t file_bytes;
+    char *file = cli_read_file(cli_model(), &file_bytes);
+    char *at = memmem(file, file_bytes, text, strlen(text));
+    assert_non_null(at);
+    memcpy(at + strlen(text) + skip, bytes, n);
+    const char *path = cli_path("damaged.gguf");
+    cli_write_file(path, file, file_bytes);
+    free(file);
+    return path;
+}
+
+static void t_unknown_models(void **state)
+{
+    (void)state;
+    // Behind the key: its type, the length of the text, the text.
+    const char *path = damaged_model("general.architecture", 4 + 8, "LL", 2);
+    cli_expect_error(cli_run("run -m %s -p x", path), "LLama");
+    struct cli cli = cli_run("inspect %s -o json", path);
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "\"problem\""));
+    // Behind the name: the number of dimensions, two dimensions, the type. 20 is IQ4_NL.
+    path = damaged_model("blk.1.ffn_up.weight", 4 + 2 * 8, "\x14", 1);
+    cli = cli_run("run -m %s -p x", path);
+    cli_expect_error(cli, "blk.1.ffn_up.weight");
+}
+
+static void t_vocabulary_alone(void **state)
+{
+    (void)state;
+    const char *path = check_data("tokenizers/ggml-vocab-gpt-2.gguf");
+    cli_expect_error(cli_run("run -m %s -p x", path), "no weights");
+    cli_expect_error(cli_run("bench -m %s", path), "no weights");
+    struct cli cli = cli_run("tokenize -m %s -p 'Hello world'", path);
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, "15496 995\n"); // as published with GPT-2
+    cli_expect_good(cli_run("inspect %s", path));
+}
+
+static void t_tokenize(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("tokenize -m $M -p 'a\\nb'");
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, "256 97 92 110 98\n");
+    assert_string_equal(cli_run("tokenize -m $M -e -p 'a\\n\\x41'").out, "256 97 10 65\n");
+    assert_string_equal(cli_run("tokenize -m $M --no-bos -p a").out, "97\n");
+    assert_string_equal(cli_run("tokenize -m $M -p ''").out, "256\n");
+    assert_string_equal(cli_run("tokenize -m $M --no-bos -p ''").out, "\n");
+}
+
+static void t_bytes_round_trip(void **state)
+{
+    (void)state;
+    unsigned char bytes[512];
+    char wanted[4096] = "256";
+    size_t n = 3;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (unsigned char)(i < 256 ? i : 255 - i * 7 % 256);
+        n += (size_t)snprintf(wanted + n, sizeof wanted - n, " %d", bytes[i]);
+    }
+    snprintf(wanted + n, sizeof wanted - n, "\n");
+    cli_write_file(cli_path("bytes"), bytes, sizeof bytes);
+    struct cli cli = cli_run("tokenize -m $M -f %s", cli_path("bytes"));
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, wanted);
+    cli_write_file(cli_path("bytes.ids"), cli.out, cli.out_bytes);
+    cli = cli_run("detokenize -m $M --ids %s", cli_path("bytes.ids"));
+    cli_expect_good(cli);
+    assert_int_equal(cli.out_bytes, sizeof bytes);
+    assert_memory_equal(cli.out, bytes, sizeof bytes);
+}
+
+static void t_run_answers(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("run -m $M -f %s -n 5 --temp 0", cli_prompt_file());
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, "48213");
+    assert_non_null(strstr(cli.err, "prompt eval time ="));
+    assert_non_null(strstr(cli.err, "/     5 runs"));
+    assert_string_equal(cli_run("run -m $M --ids %s -n 5 --temp 0", cli_ids_file()).out, "48213");
+    assert_string_equal(cli_run("run -m $M -n 5 --temp 0 -b 7 <%s", cli_prompt_file()).out,
+                        "48213");
+    // -f comes before -p.
+    cli = cli_run("run -m $M -f %s -e -p '48213.\\n' -n 8 --temp 0 --display-prompt",
+                  cli_prompt_file());
+    cli_expect_good(cli);
+    assert_memory_equal(cli.out, cli_needle_text, strlen(cli_needle_text));
+    assert_memory_equal(cli.out + strlen(cli_needle_text), "48213.\n", 7);
+}
+
+static void t_sampling_is_seeded(void **state)
+{
+    (void)state;
+    char first[256];
+    struct cli cli = cli_run("run -m $M -p 'The ' -n 40 -s 7 --temp 1.5 --ignore-eos");
+    cli_expect_good(cli);
+    assert_in_range(cli.out_bytes, 20, sizeof first - 1);
+    memcpy(first, cli.out, cli.out_bytes + 1);
+    assert_string_equal(cli_run("run -m $M -p 'The ' -n 40 -s 7 --temp 1.5 --ignore-eos").out,
+                        first);
+    assert_string_not_equal(cli_run("run -m $M -p 'The ' -n 40 -s 8 --temp 1.5 --ignore-eos").out,
+                            first);
+}
+
+static void t_context_ends_generation(void **state)
+{
+    (void)state;
+    // BOS, one byte, and room for six more; the eighth is picked from a full context.
+    struct cli cli = cli_run("run -m $M -p x -c 8 --ignore-eos --temp 0");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "context of 8 tokens is full"));
+    assert_non_null(strstr(cli.err, "/     7 runs"));
+}
+
+// Tokens that a run fed as prompts, from its report.
+static int prompt_tokens(const char *err)
+{
+    const char *line = strstr(err, "prompt eval time =");
+    assert_non_null(line);
+    int n = -1;
+    assert_int_equal(sscanf(strchr(line, '/'), "/ %d tokens", &n), 1);
+    return n;
+}
+
+static void t_conversation(void **state)
+{
+    (void)state;
+    static const char line[] = "-cnv --chat-template chatml --temp 0 -n 4 --ignore-eos";
+    struct cli cli = cli_run("run -m $M %s -p 'first turn' -st", line);
+    cli_expect_good(cli);
+    int n_first = prompt_tokens(cli.err);
+    size_t first_bytes = cli.out_bytes;
+    assert_true(first_bytes >= 4);
+    cli_write_file(cli_path("turns"), "first turn\n\nfirst turn\n", 23);
+    cli = cli_run("run -m $M %s <%s", line, cli_path("turns"));
+    cli_expect_good(cli);
+    assert_true(cli.out_bytes > first_bytes);
+    // The second prompt holds the first one, the reply and a turn of the same length. Less than
+    // twice the first plus a few bytes of template and reply proves that the first was kept.
+    int n_both = prompt_tokens(cli.err);
+    assert_in_range(n_both, n_first + 1, 2 * n_first + 20);
+    cli = cli_run("run -m $M %s -sys 'a system message' -p 'first turn' -st", line);
+    cli_expect_good(cli);
+    assert_true(prompt_tokens(cli.err) >= n_first + 16);
+}
+
+static void t_full_disk(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "tokenize -m $M -p x >/dev/full",
+        "run -m $M -p x -n 4 -lv 0 >/dev/full",
+        "inspect $M >/dev/full",
+        "--version >/dev/full",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        cli_expect_error(cli_run("%s", lines[i]), "No space left");
+    cli_expect_error(cli_run("detokenize -m $M --ids %s >/dev/full", cli_ids_file()),
+                     "No space left");
+    cli_expect_error(cli_run("eval logits -m $M --ids %s --out /dev/full", cli_ids_file()),
+                     "No space left");
+}
+
+static void t_interrupt(void **state)
+{
+    (void)state;
+    char *argv[] = {"fathom", "run", "-m",     cli_model(), "-p",           "The ",
+                    "-n",     "-1",  "--temp", "0",         "--ignore-eos", NULL};
+    int fd;
+    int pid = cli_start(argv, &fd);
+    char text[4096];
+    ssize_t n = read(fd, text, 1); // generation has begun
+    assert_int_equal(n, 1);
+    assert_int_equal(kill(pid, SIGINT), 0);
+    char last = text[0];
+    while ((n = read(fd, text, sizeof text)) > 0)
+        last = text[n - 1];
+    close(fd);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    assert_int_equal(last, '\n');
+    size_t bytes;
+    char *err = cli_read_file(cli_path("err"), &bytes);
+    assert_non_null(strstr(err, "eval time ="));
+    free(err);
+}
+
+int main(int argc, char **argv)
+{
+    cli_open(argc > 1 ? argv[1] : "fathom");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_version_and_help),
+        cmocka_unit_test(t_errors),
+        cmocka_unit_test(t_unknown_models),
+        cmocka_unit_test(t_vocabulary_alone),
+        cmocka_unit_test(t_tokenize),
+        cmocka_unit_test(t_bytes_round_trip),
+        cmocka_unit_test(t_run_answers),
+        cmocka_unit_test(t_sampling_is_seeded),
+        cmocka_unit_test(t_context_ends_generation),
+        cmocka_unit_test(t_conversation),
+        cmocka_unit_test(t_full_disk),
+        cmocka_unit_test(t_interrupt),
+    };
+    int code = check_run("cli", tests, sizeof tests / sizeof tests[0]);
+    cli_close();
+    return code;
+}
