@@ -51,7 +51,7 @@ int bytes_append_file(struct bytes *bytes, const char *path)
     FILE *file = fopen(path, "rb");
     if (file == NULL) return say_error("cannot open %s: %s", path, strerror(errno));
     int code = read_stream(bytes, file, path);
-    fclose(file);
+    (void)fclose(file); // of a file that was read
     return code;
 }
 

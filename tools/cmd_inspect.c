@@ -250,7 +250,7 @@ static int inspect(const struct rig_options *file, const struct inspect_options 
 {
     fathom_gguf *gguf = NULL;
     fathom_model *model = NULL;
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(say_status(fathom_gguf_open(file->path, &gguf)), out);
     struct fathom_model_params params;
     fathom_model_params_init(&params);

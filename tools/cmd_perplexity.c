@@ -148,7 +148,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
 {
     struct bytes text = {0};
     struct ids ids = {0};
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(prompt, &text), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
     scorer->n_ctx = scorer->rig.n_ctx;

@@ -100,7 +100,7 @@ static int continue_prompt(const struct run *run, struct generator *generator,
 {
     const struct rig *rig = generator->rig;
     struct ids ids = {0};
-    int code;
+    int code = EXIT_GOOD;
     if (run->options.ids != NULL)
         SAY_CHECK(ids_append_file(&ids, run->options.ids, rig->info->n_vocab), out);
     else
@@ -117,7 +117,7 @@ out:
 static int generate(const struct run *run, struct rig *rig, const struct bytes *prompt)
 {
     struct generator generator;
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(generate_open(&generator, rig, &run->generate), out);
     code = run->options.converse ? conversation_hold(&generator, &run->conversation, prompt)
                                  : continue_prompt(run, &generator, prompt);
@@ -133,7 +133,7 @@ int cmd_run(int argc, char **argv)
     SAY_TRY(parse(&run, argc, argv));
     struct bytes prompt = {0};
     struct rig rig = {0};
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(&run.prompt, &prompt), out);
     SAY_CHECK(rig_open(&rig, &run.model), out);
     if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);

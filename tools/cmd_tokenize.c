@@ -14,7 +14,7 @@ static int print_ids(const struct rig *rig, const struct prompt_options *options
 {
     struct bytes text = {0};
     struct ids ids = {0};
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(options, &text), out);
     SAY_CHECK(ids_append_text(&ids, rig->model, text.data, text.n, prompt_tokenize_flags(options)),
               out);
@@ -66,7 +66,7 @@ static int print_text(const struct rig *rig, const struct detokenize_options *op
     struct ids ids = {0};
     struct bytes text = {0};
     size_t n = 0;
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(ids_append_file(&ids, options->ids, rig->info->n_vocab), out);
     SAY_CHECK(bytes_reserve(&text, ids.n * 8), out);
     fathom_status status = fathom_detokenize(rig->model, ids.data, ids.n, options->special,
@@ -77,7 +77,7 @@ static int print_text(const struct rig *rig, const struct detokenize_options *op
                                    text.capacity, &n);
     }
     SAY_CHECK(say_status(status), out);
-    fwrite(text.data, 1, n, stdout);
+    (void)fwrite(text.data, 1, n, stdout); // main asks whether it arrived
 out:
     bytes_free(&text);
     ids_free(&ids);

@@ -73,7 +73,7 @@ static int take_turn(struct conversation *talk, struct bytes *user)
     struct bytes text = {0};
     struct bytes reply = {0};
     struct ids ids = {0};
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(add_message(talk, "user", user), out);
     SAY_CHECK(format(talk, &text), out);
     SAY_CHECK(ids_append_text(&ids, talk->generator->rig->model, text.data, text.n,
@@ -110,7 +110,7 @@ static int hold(struct conversation *talk, const struct conversation_options *op
 {
     struct bytes text = {0};
     bool ended = false;
-    int code;
+    int code = EXIT_GOOD;
     if (options->system != NULL) {
         SAY_CHECK(bytes_append(&text, options->system, strlen(options->system)), out);
         SAY_CHECK(add_message(talk, "system", &text), out);

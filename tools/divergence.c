@@ -109,9 +109,9 @@ double divergence_log_sum(const float *logits, uint32_t n, uint32_t *top)
     *top = 0;
     for (uint32_t i = 1; i < n; i++)
         if (logits[i] > logits[*top]) *top = i;
-    double sum = 0;
+    double sum = 1; // the largest's own share
     for (uint32_t i = 0; i < n; i++)
-        sum += exp((double)logits[i] - (double)logits[*top]);
+        if (i != *top) sum += exp((double)logits[i] - (double)logits[*top]);
     return (double)logits[*top] + log(sum);
 }
 

@@ -61,7 +61,7 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
 {
     struct rig rig = {0};
     struct ids ids = {0};
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(rig_open(&rig, model), out);
     SAY_CHECK(ids_append_file(&ids, options->ids, rig.info->n_vocab), out);
     if (ids.n == 0) {

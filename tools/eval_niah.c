@@ -146,7 +146,7 @@ static int run_text(struct rig *rig, const struct niah_options *options, struct 
                     struct progress *progress)
 {
     struct haystack haystack;
-    int code;
+    int code = EXIT_GOOD;
     SAY_CHECK(haystack_build(&haystack, random, rig->model, options->n_needles, n_text), out);
     SAY_CHECK(rig_truncate(rig, 0), out);
     double start_ms = timer_now_ms();

@@ -185,7 +185,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         if (flag == NULL)
             return say_error("unknown flag %s; see fathom %s --help", name, page->command);
         const char *text = NULL;
-        if (flag->value != NULL) {
+        if (flag->kind != FLAG_ON && flag->kind != FLAG_OFF) {
             if (i + 1 == argc) return say_error("%s needs a value: %s", name, flag->value);
             text = argv[++i];
         }

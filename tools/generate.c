@@ -209,11 +209,11 @@ static void report_line(const char *label, double ms, uint64_t n, const char *un
 
 void generate_report(const struct generator *generator)
 {
+    uint64_t n_tokens = generator->n_prompt + generator->n_eval;
     fprintf(stderr, "\n            seed = %10llu\n", (unsigned long long)generator->seed);
     fprintf(stderr, "       load time = %10.2f ms\n", generator->rig->load_ms);
     report_line("prompt eval time", generator->prompt_ms, generator->n_prompt, "tokens");
     report_line("       eval time", generator->eval_ms, generator->n_eval, "runs  ");
     fprintf(stderr, "      total time = %10.2f ms / %5llu tokens\n",
-            generator->prompt_ms + generator->eval_ms,
-            (unsigned long long)(generator->n_prompt + generator->n_eval));
+            generator->prompt_ms + generator->eval_ms, (unsigned long long)n_tokens);
 }

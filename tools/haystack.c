@@ -20,7 +20,7 @@ enum { FILL_ROUNDS = 4 };
 // Filler sentences, one behind the other, each with the blank or newline that follows it.
 struct filler {
     struct bytes text;
-    size_t *ends; // [n] where each ends in the text
+    size_t *starts; // [n + 1] where each begins in the text, and where the last one ends
     size_t n, n_max;
     size_t n_tokens; // sum over the sentences
 };
@@ -92,8 +92,8 @@ static int make_filler(struct filler *filler, struct random *random, const fatho
         SAY_TRY(count_tokens(model, sentence.text, sentence.n, &n));
         if (filler->n_tokens + n > n_tokens_max) return EXIT_GOOD;
         SAY_TRY(bytes_append(&filler->text, sentence.text, sentence.n));
-        SAY_TRY(block_grow(&filler->ends, &filler->n_max, filler->n + 1, sizeof *filler->ends));
-        filler->ends[filler->n++] = filler->text.n;
+        SAY_TRY(block_grow(&filler->starts, &filler->n_max, filler->n + 2, sizeof *filler->starts));
+        filler->starts[++filler->n] = filler->text.n;
         filler->n_tokens += n;
     }
 }
@@ -109,9 +109,9 @@ static int compose(const struct haystack *haystack, const struct filler *filler,
         bool last = i == haystack->n_needles;
         double share = last ? 1 : haystack->needles[i].place;
         size_t n_before = last ? n_filler : (size_t)(share * (double)(n_filler + 1));
-        size_t end = n_before > 0 ? filler->ends[n_before - 1] : 0;
+        size_t end = filler->starts[n_before];
         if (end > start) SAY_TRY(bytes_append(text, filler->text.data + start, end - start));
-        start = end > start ? end : start;
+        start = end;
         if (last) break;
         char needle[HAYSTACK_QUESTION_BYTES];
         size_t n = print_needle(&haystack->needles[i], needle);
@@ -153,7 +153,9 @@ int haystack_build(struct haystack *haystack, struct random *random, const fatho
     *haystack = (struct haystack){0};
     struct filler filler = {0};
     struct bytes text = {0};
-    int code;
+    int code = EXIT_GOOD;
+    SAY_CHECK(block_grow(&filler.starts, &filler.n_max, 1, sizeof *filler.starts), out);
+    filler.starts[0] = 0;
     SAY_CHECK(choose_needles(haystack, random, n_needles), out);
     SAY_CHECK(measure(haystack, &filler, 0, &text, model), out);
     // A sentence alone may take more tokens than in a text, so what is missing is added in rounds.
@@ -164,7 +166,7 @@ int haystack_build(struct haystack *haystack, struct random *random, const fatho
     }
     SAY_CHECK(trim(haystack, &filler, &text, model, n_tokens), out);
 out:
-    block_free(filler.ends);
+    block_free(filler.starts);
     bytes_free(&filler.text);
     bytes_free(&text);
     return code;

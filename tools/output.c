@@ -34,7 +34,7 @@ static int write_all(struct output *output, const char *text, size_t bytes)
 {
     if (bytes == 0) return EXIT_GOOD;
     output->last = text[bytes - 1];
-    fwrite(text, 1, bytes, stdout);
+    (void)fwrite(text, 1, bytes, stdout);
     return output_check();
 }
 

@@ -32,7 +32,6 @@ static void show(const struct progress *progress, double elapsed_ms)
             100.0 * (double)progress->done / (double)progress->total, rate, progress->unit,
             (unsigned long long)(rest_s / 60), (unsigned long long)(rest_s % 60),
             progress->terminal ? "" : "\n");
-    fflush(stderr);
 }
 
 void progress_add(struct progress *progress, uint64_t n)

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void say_list(const char *format, va_list list)
+static void write_line(const char *format, va_list list)
 {
     fputs("fathom: ", stderr);
     vfprintf(stderr, format, list);
@@ -17,7 +17,7 @@ int say_error(const char *format, ...)
 {
     va_list list;
     va_start(list, format);
-    say_list(format, list);
+    write_line(format, list);
     va_end(list);
     return EXIT_BAD;
 }
@@ -26,7 +26,7 @@ void say_note(const char *format, ...)
 {
     va_list list;
     va_start(list, format);
-    say_list(format, list);
+    write_line(format, list);
     va_end(list);
 }
 

@@ -43,57 +43,117 @@ static void t_eval_logits(void **state)
     free(logits);
 }
 
-// -ln p of an id under a row of logits.
-static double loss(const float *row, int id)
+enum { N_CTX = 64, N_CHUNKS = 2, FIRST = N_CTX / 2 }; // rows FIRST to N_CTX - 2 are scored
+
+// Ids of a chunk of the needle text as `fathom perplexity` cuts it: BOS takes the first place.
+static void chunk_ids(int chunk, int ids[N_CTX])
 {
-    double sum = 0;
-    for (int i = 0; i < N_VOCAB; i++)
-        sum += exp((double)row[i]);
-    return log(sum) - (double)row[id];
+    ids[0] = BOS;
+    for (int i = 1; i < N_CTX; i++)
+        ids[i] = (unsigned char)cli_needle_text[chunk * N_CTX + i - 1];
+}
+
+// ln p [N_CTX, N_VOCAB] of a chunk, through eval logits with more flags. To be freed.
+static double *chunk_log_p(int chunk, const char *more)
+{
+    int ids[N_CTX];
+    chunk_ids(chunk, ids);
+    FILE *file = fopen(cli_path("chunk.ids"), "w");
+    assert_non_null(file);
+    for (int i = 0; i < N_CTX; i++)
+        fprintf(file, "%d ", ids[i]);
+    fclose(file);
+    cli_expect_good(cli_run("eval logits -m $M --ids %s --out %s %s", cli_path("chunk.ids"),
+                            cli_path("chunk"), more));
+    float *logits = read_logits(cli_path("chunk"), N_CTX);
+    double *log_p = malloc(N_CTX * N_VOCAB * sizeof *log_p);
+    assert_non_null(log_p);
+    for (int i = 0; i < N_CTX; i++) {
+        double sum = 0;
+        for (int j = 0; j < N_VOCAB; j++)
+            sum += exp((double)logits[i * N_VOCAB + j]);
+        for (int j = 0; j < N_VOCAB; j++)
+            log_p[i * N_VOCAB + j] = (double)logits[i * N_VOCAB + j] - log(sum);
+    }
+    free(logits);
+    return log_p;
+}
+
+// The number behind a label of the output.
+static double number_after(const char *out, const char *label)
+{
+    const char *at = strstr(out, label);
+    if (at == NULL) fail_msg("no \"%s\" in: %s", label, out);
+    return strtod(at + strlen(label), NULL);
+}
+
+static void expect_near(double found, double wanted, double tolerance)
+{
+    if (!(fabs(found - wanted) <= tolerance))
+        fail_msg("%.6f is not %.6f to %.6f", found, wanted, tolerance);
 }
 
 static void t_perplexity(void **state)
 {
     (void)state;
-    // Two chunks of 64 tokens of the text of ids BOS, byte, byte ...; each begins with BOS anew.
-    enum { N_CTX = 64 };
-    double sum = 0;
-    for (int chunk = 0; chunk < 2; chunk++) {
-        int ids[N_CTX] = {BOS};
-        FILE *file = fopen(cli_path("chunk.ids"), "w");
-        assert_non_null(file);
-        for (int i = 0; i < N_CTX; i++) {
-            if (i > 0) ids[i] = (unsigned char)cli_needle_text[chunk * N_CTX + i - 1];
-            fprintf(file, "%d ", ids[i]);
-        }
-        fclose(file);
-        cli_expect_good(cli_run("eval logits -m $M --ids %s --out %s", cli_path("chunk.ids"),
-                                cli_path("chunk")));
-        float *logits = read_logits(cli_path("chunk"), N_CTX);
-        for (int i = N_CTX / 2; i + 1 < N_CTX; i++)
-            sum += loss(logits + i * N_VOCAB, ids[i + 1]);
-        free(logits);
+    double loss = 0;
+    for (int chunk = 0; chunk < N_CHUNKS; chunk++) {
+        int ids[N_CTX];
+        chunk_ids(chunk, ids);
+        double *log_p = chunk_log_p(chunk, "");
+        for (int i = FIRST; i + 1 < N_CTX; i++)
+            loss -= log_p[i * N_VOCAB + ids[i + 1]];
+        free(log_p);
     }
-    double wanted = exp(sum / (2 * (N_CTX - 1 - N_CTX / 2)));
-    struct cli cli = cli_run("perplexity -m $M -f %s -c 64 --chunks 2 --kl-divergence-base %s",
-                             cli_prompt_file(), cli_path("base"));
+    double wanted = exp(loss / (N_CHUNKS * (N_CTX - 1 - FIRST)));
+    struct cli cli = cli_run("perplexity -m $M -f %s -c %d --chunks %d -ctk f32 -ctv f32 -b 20",
+                             cli_prompt_file(), N_CTX, N_CHUNKS);
     cli_expect_good(cli);
-    double first, second, found;
-    assert_int_equal(sscanf(cli.out, "[1]%lf,[2]%lf,", &first, &second), 2);
-    const char *line = strstr(cli.out, "Final estimate: PPL = ");
-    assert_non_null(line);
-    assert_int_equal(sscanf(line, "Final estimate: PPL = %lf +/-", &found), 1);
-    print_message("perplexity %f, from the logits %f\n", found, wanted);
-    assert_true(fabs(found - wanted) < 1e-3 * wanted);
-    assert_true(fabs(second - found) < 1e-3);
-    cli = cli_run("perplexity -m $M --kl-divergence --kl-divergence-base %s", cli_path("base"));
+    print_message("%s", cli.out);
+    expect_near(number_after(cli.out, "Final estimate: PPL = "), wanted, 1e-3);
+    expect_near(number_after(cli.out, ",[2]"), wanted, 1e-3);
+}
+
+static void t_kl_divergence(void **state)
+{
+    (void)state;
+    // The model against itself with another RoPE base.
+    static const char other[] = "--rope-freq-base 1e8";
+    double kld = 0;
+    int n_same_top = 0;
+    for (int chunk = 0; chunk < N_CHUNKS; chunk++) {
+        double *base = chunk_log_p(chunk, "");
+        double *test = chunk_log_p(chunk, other);
+        for (int i = FIRST; i + 1 < N_CTX; i++) {
+            int top_base = 0, top_test = 0;
+            for (int j = 0; j < N_VOCAB; j++) {
+                double p = base[i * N_VOCAB + j], q = test[i * N_VOCAB + j];
+                kld += exp(p) * (p - q);
+                if (p > base[i * N_VOCAB + top_base]) top_base = j;
+                if (q > test[i * N_VOCAB + top_test]) top_test = j;
+            }
+            n_same_top += top_base == top_test;
+        }
+        free(base);
+        free(test);
+    }
+    double n = N_CHUNKS * (N_CTX - 1 - FIRST);
+    cli_expect_good(cli_run("perplexity -m $M -f %s -c %d --chunks %d -ctk f32 -ctv f32 "
+                            "--kl-divergence-base %s",
+                            cli_prompt_file(), N_CTX, N_CHUNKS, cli_path("base")));
+    struct cli cli = cli_run("perplexity -m $M -ctk f32 -ctv f32 --kl-divergence "
+                             "--kl-divergence-base %s %s",
+                             cli_path("base"), other);
     cli_expect_good(cli);
-    double kld;
-    line = strstr(cli.out, "Mean    KLD:");
-    assert_non_null(line);
-    assert_int_equal(sscanf(line, "Mean    KLD: %lf", &kld), 1);
-    assert_true(fabs(kld) < 1e-3); // the file keeps 16 bits of each ln p
-    assert_non_null(strstr(cli.out, "Same top p: 100.000"));
+    // The file keeps ln p in steps of 16/65535 and nothing below e^-16 of the likeliest token.
+    const double tolerance = 16.0 / 65535 + N_VOCAB * exp(-16);
+    print_message("KL divergence %.6f, same top %d of %.0f\n", kld / n, n_same_top, n);
+    expect_near(number_after(cli.out, "Mean    KLD:"), kld / n, tolerance);
+    expect_near(number_after(cli.out, "Same top p:"), 100 * n_same_top / n, 1e-2);
+    cli = cli_run("perplexity -m $M -ctk f32 -ctv f32 --kl-divergence --kl-divergence-base %s",
+                  cli_path("base"));
+    expect_near(number_after(cli.out, "Mean    KLD:"), 0, tolerance);
+    expect_near(number_after(cli.out, "Same top p:"), 100, 0);
 }
 
 // A run's standard output as JSON; fails if it is none.
@@ -170,8 +230,9 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_eval_logits), cmocka_unit_test(t_perplexity), cmocka_unit_test(t_niah),
-        cmocka_unit_test(t_bench),       cmocka_unit_test(t_inspect),
+        cmocka_unit_test(t_eval_logits),   cmocka_unit_test(t_perplexity),
+        cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_niah),
+        cmocka_unit_test(t_bench),         cmocka_unit_test(t_inspect),
     };
     int code = check_run("cli_measure", tests, sizeof tests / sizeof tests[0]);
     cli_close();
