@@ -17,7 +17,7 @@ SPEAK = CALL % "|".join(["printf", "vprintf", "fprintf", "vfprintf", "dprintf", 
                          "exit", "_exit", "_Exit", "quick_exit", "abort"])
 TEXT_ENDINGS = sources.C_ENDINGS + (".py", ".sh", ".md", ".build", ".txt", ".1", ".yml")
 # Names that a folder or a tool prescribes.
-REPEATED = {"README.md", "meson.build", "meson_options.txt", "__init__.py"}
+REPEATED = {".clang-tidy", "README.md", "meson.build", "meson_options.txt", "__init__.py"}
 
 
 def text_files():
