@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "tools/block.h"
 #include "tools/cmd.h"
@@ -90,11 +91,13 @@ static int score_all(struct scorer *scorer)
 {
     int code = EXIT_GOOD;
     struct progress progress;
+    // On a terminal the results are progress enough, and share their line with nothing.
+    struct progress *shown = isatty(STDOUT_FILENO) ? NULL : &progress;
+    say_note("scoring %u chunks of %u tokens", scorer->n_chunks, scorer->n_ctx);
     progress_begin(&progress, "perplexity", "tokens",
                    (uint64_t)scorer->n_chunks * (scorer->n_ctx - 1));
     for (uint32_t i = 0; i < scorer->n_chunks; i++) {
-        SAY_CHECK(score_chunk(scorer, scorer->ids + (size_t)i * scorer->n_ctx, &progress), out);
-        if (progress.terminal) progress_end(&progress);
+        SAY_CHECK(score_chunk(scorer, scorer->ids + (size_t)i * scorer->n_ctx, shown), out);
         if (scorer->options.compare)
             divergence_print_chunk(&scorer->sums, i + 1);
         else

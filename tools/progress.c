@@ -36,6 +36,7 @@ static void show(const struct progress *progress, double elapsed_ms)
 
 void progress_add(struct progress *progress, uint64_t n)
 {
+    if (progress == NULL) return;
     progress->done += n;
     if (progress->done > progress->total) progress->total = progress->done;
     if (progress->done == 0) return;

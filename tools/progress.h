@@ -19,7 +19,7 @@ struct progress {
 
 void progress_begin(struct progress *progress, const char *label, const char *unit, uint64_t total);
 
-// n more units are done.
+// n more units are done. progress may be NULL: nobody wants to see it.
 void progress_add(struct progress *progress, uint64_t n);
 
 // Takes the line off the terminal.

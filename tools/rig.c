@@ -226,7 +226,7 @@ int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress 
         float *logits = i + n == n_ids ? rig->logits : NULL;
         SAY_TRY(say_status(fathom_runner_feed(rig->runner, rig->seq, ids + i, n, logits, NULL)));
         i += n;
-        if (progress != NULL) progress_add(progress, n);
+        progress_add(progress, n);
         if (interrupt_seen()) return EXIT_INTERRUPTED;
     }
     return EXIT_GOOD;
