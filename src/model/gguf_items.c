@@ -170,10 +170,11 @@ fathom_status fathom_gguf_as_float(const fathom_gguf *gguf, const struct fathom_
         return refuse_type(entry, "a number");
     }
     FATHOM_TRY(fathom_gguf_as_int(gguf, entry, index, &integer));
-    // Beyond 2^53 not every integer is a double.
-    if (integer > INT64_C(1) << 53 || integer < -(INT64_C(1) << 53))
+    // Beyond 2^53 not every integer is a double; the largest round up to 2^63.
+    double number = (double)integer;
+    if (number >= 0x1p63 || (int64_t)number != integer)
         return refuse_type(entry, "a number that a double can hold");
-    *out = (double)integer;
+    *out = number;
     return FATHOM_OK;
 }
 

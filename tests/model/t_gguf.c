@@ -76,7 +76,6 @@ static void reads_scalars(void **state)
     assert_int_equal(fathom_gguf_as_int(gguf, find(gguf, "u8"), 1, &integer), FATHOM_EINVAL);
     assert_int_equal(fathom_gguf_as_int(gguf, NULL, 0, &integer), FATHOM_EINVAL);
     assert_int_equal(fathom_gguf_as_float(gguf, find(gguf, "true"), 0, &number), FATHOM_EINVAL);
-    assert_int_equal(fathom_gguf_as_float(gguf, find(gguf, "i64"), 0, &number), FATHOM_EINVAL);
     assert_int_equal(fathom_gguf_as_string(gguf, find(gguf, "u8"), 0, &string), FATHOM_EINVAL);
     assert_int_equal(integer, 77);
     assert_true(number == 77);
@@ -86,6 +85,33 @@ static void reads_scalars(void **state)
     fathom_gguf_close(&gguf);
     assert_null(gguf);
     fathom_gguf_close(&gguf);
+}
+
+// Integers that a double holds exactly, however large, and others, however small the loss.
+static void reads_large_integers_as_floats(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t value;
+        bool good;
+    } cases[] = {
+        {INT64_C(1) << 53, true},    {(INT64_C(1) << 53) + 1, false},
+        {-(INT64_C(1) << 53), true}, {-(INT64_C(1) << 53) - 1, false},
+        {INT64_C(1) << 62, true},    {INT64_MIN, true},
+        {INT64_MAX, false},          {INT64_MIN + 1, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fathom_gguf *gguf = NULL;
+        double number = 0;
+        put_head(&file, 0, 1);
+        put_key(&file, "i", FATHOM_GGUF_INT64);
+        put(&file, &cases[i].value, sizeof cases[i].value);
+        check_ok(open_bytes(&file, &gguf));
+        fathom_status status = fathom_gguf_as_float(gguf, find(gguf, "i"), 0, &number);
+        assert_int_equal(status, cases[i].good ? FATHOM_OK : FATHOM_EINVAL);
+        if (cases[i].good) assert_true((int64_t)number == cases[i].value);
+        fathom_gguf_close(&gguf);
+    }
 }
 
 static void reads_arrays(void **state)
@@ -360,11 +386,12 @@ static void refuses_tensors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_scalars),           cmocka_unit_test(reads_arrays),
-        cmocka_unit_test(refuses_preambles),       cmocka_unit_test(refuses_counts),
-        cmocka_unit_test(bounds_the_tables),       cmocka_unit_test(refuses_names),
-        cmocka_unit_test(refuses_types_and_depth), cmocka_unit_test(obeys_the_alignment),
-        cmocka_unit_test(reads_tensors),           cmocka_unit_test(refuses_tensors),
+        cmocka_unit_test(reads_scalars),       cmocka_unit_test(reads_large_integers_as_floats),
+        cmocka_unit_test(reads_arrays),        cmocka_unit_test(refuses_preambles),
+        cmocka_unit_test(refuses_counts),      cmocka_unit_test(bounds_the_tables),
+        cmocka_unit_test(refuses_names),       cmocka_unit_test(refuses_types_and_depth),
+        cmocka_unit_test(obeys_the_alignment), cmocka_unit_test(reads_tensors),
+        cmocka_unit_test(refuses_tensors),
     };
     return check_run("gguf", tests, sizeof tests / sizeof tests[0]);
 }
