@@ -4,6 +4,12 @@
 
 #include "cpu/x86/attend_body.h"
 
-static void attend_avx2(const struct attend_args *args) { attend_any(args); }
+static void attend_avx2(const struct attend_args *args)
+{
+    attend_any(args);
+}
 
-void attend_avx2_fill(struct kernel_table *table) { table->attend = attend_avx2; }
+void attend_avx2_fill(struct kernel_table *table)
+{
+    table->attend = attend_avx2;
+}

@@ -4,6 +4,12 @@
 
 #include "cpu/x86/attend_body.h"
 
-static void attend_avx512(const struct attend_args *args) { attend_any(args); }
+static void attend_avx512(const struct attend_args *args)
+{
+    attend_any(args);
+}
 
-void attend_avx512_fill(struct kernel_table *table) { table->attend = attend_avx512; }
+void attend_avx512_fill(struct kernel_table *table)
+{
+    table->attend = attend_avx512;
+}

@@ -18,6 +18,7 @@
 #include "cpu/x86/simd.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -32,12 +33,16 @@ enum {
 };
 static_assert(KEY_STEP % VEC_LANES == 0 && BLOCK_KEYS % KEY_STEP == 0, "vectors fill a step");
 
+static const float BASE_SLACK = 4; // exp(4): far from overflow, and few roundings of s - base
+
 // What a tile of rows keeps between blocks; lies in the scratch memory.
 struct attend_tile {
-    float o[TILE_ROWS][D_MAX]; // weighted sums of values, relative to exp(max)
-    double sum[TILE_ROWS];     // of weights, likewise
-    float max[TILE_ROWS];      // of scores
-    float weights[ROWS][BLOCK_KEYS];
+    float o[TILE_ROWS][D_MAX];    // weighted sums of values, relative to exp(base)
+    double sum[TILE_ROWS];        // of weights, likewise
+    float base[TILE_ROWS + ROWS]; // a score that none exceeds by more than BASE_SLACK
+    // Of the rows that go together, [BLOCK_KEYS / n_keys, n_rows, n_keys], n_keys = VEC_LANES /
+    // n_rows: each vector has a few keys for all rows, as their dot products come.
+    float weights[ROWS * BLOCK_KEYS];
     char k_tail[KEY_STEP * D_MAX * sizeof(float)]; // the last step of keys, filled up with zeros
 };
 static_assert(sizeof(struct attend_tile) <= ATTEND_SCRATCH_BYTES, "scratch is too small");
@@ -73,7 +78,7 @@ SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step 
 #pragma GCC unroll 16
     for (int key = 0; key < n_keys; key++)
         keys[key] = vec_load_type_n(type, k + key * stride_bytes + c * value_bytes(type), n);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int row = 0; row < n_rows; row++) {
         vec q = vec_load_n(s->q[row] + c, n);
 #pragma GCC unroll 16
@@ -82,14 +87,14 @@ SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step 
     }
 }
 
-// tile->weights[row][key] = scale * <q[row], k[key]> for keys begin .. end - 1, whole steps.
+// weights = scale * <q[row], k[key]> for keys begin .. end - 1; begin is that of a step.
 SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *s, const char *k,
                             size_t stride_bytes, uint32_t begin, uint32_t end)
 {
-    const int n_keys = VEC_LANES / n_rows;
+    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
     vec scale = vec_set1(s->args->scale);
-    for (uint32_t key = begin; key < end; key += (uint32_t)n_keys, k += n_keys * stride_bytes) {
+    for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
@@ -97,49 +102,83 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
         for (uint32_t c = 0; c < d_whole; c += VEC_LANES)
             dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
         if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
-        float scores[VEC_LANES];
-        vec_store(scores, vec_mul(scale, vec_sums(sums)));
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++)
-            memcpy(&s->tile->weights[row][key], scores + row * n_keys, n_keys * sizeof *scores);
+        vec_store(s->tile->weights + key * (uint32_t)n_rows, vec_mul(scale, vec_sums(sums)));
     }
 }
 
-// Turns the scores of one row into weights relative to the maximum so far, which may grow. Returns
-// the factor for what was gathered before. NaN goes on as a weight; it never becomes the maximum.
-SIMD_INLINE float weigh_keys(struct attend_tile *tile, int row, uint32_t tile_row,
-                             struct key_range keys)
+// Scores of keys that the rows do not see become -infinity.
+SIMD_INLINE void hide_keys(int n_rows, const struct attend_step *s, uint32_t begin)
 {
-    float *weights = tile->weights[row];
-    vec none = vec_set1(-INFINITY), max = vec_set1(tile->max[tile_row]);
-    uint32_t begin = keys.begin - keys.begin % VEC_LANES;
-    for (uint32_t key = begin; key < keys.end; key += VEC_LANES) {
-        vec s = vec_keep(vec_load(weights + key), (int32_t)(keys.begin - key),
-                         (int32_t)(keys.end - key), none);
-        vec_store(weights + key, s);
-        max = vec_max(s, max);
+    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
+    float lane_keys[VEC_LANES];
+    for (uint32_t lane = 0; lane < VEC_LANES; lane++)
+        lane_keys[lane] = (float)(lane % n_keys);
+    for (uint32_t key = begin; key < s->keys.end || key % VEC_LANES != 0; key += n_keys) {
+        float *at = s->tile->weights + key * (uint32_t)n_rows;
+        vec keys = vec_add(vec_load(lane_keys), vec_set1((float)key));
+        vec_store(at, vec_keep(vec_load(at), keys, (float)s->keys.begin, (float)s->keys.end,
+                               vec_set1(-INFINITY)));
     }
-    float max_old = tile->max[tile_row], max_new = vec_hmax(max);
-    // Where all scores are -infinity, so is the maximum, and any base gives weights of 0.
-    vec base = vec_set1(max_new == -INFINITY ? 0 : max_new), sum = vec_zero();
-    for (uint32_t key = begin; key < keys.end; key += VEC_LANES) {
-        vec w = vec_exp(vec_sub(vec_load(weights + key), base));
-        vec_store(weights + key, w);
-        sum = vec_add(sum, w);
-    }
-    float factor = 1;
-    if (max_new != max_old) factor = vec_first(vec_exp(vec_sub(vec_set1(max_old), base)));
-    tile->max[tile_row] = max_new;
-    tile->sum[tile_row] = tile->sum[tile_row] * factor + vec_hsum(sum);
-    return factor;
 }
 
-// o[row][c ...] = factor[row] * o[row][c ...] + sum_j weights[row][j] * v[j][c ...], for n_vecs
+// Turns scores into weights relative to the base of their row, and gives the factors for what was
+// gathered before. The base is a score that no other exceeds by more than BASE_SLACK; while it
+// stays, which the processor guesses rightly, weights need not wait for the maximum of the block.
+// NaN goes on as a weight; it never becomes the base.
+SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *factors)
+{
+    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
+    const uint32_t begin = s->keys.begin - s->keys.begin % VEC_LANES;
+    struct attend_tile *tile = s->tile;
+    if (s->keys.begin % VEC_LANES != 0 || s->keys.end % VEC_LANES != 0) hide_keys(n_rows, s, begin);
+
+    vec max = vec_set1(-INFINITY), sums[ROWS];
+    for (uint32_t key = begin; key < s->keys.end; key += n_keys)
+        max = vec_max(vec_load(tile->weights + key * (uint32_t)n_rows), max);
+    max = vec_max_groups(max, (int)n_keys);
+    vec base = vec_spread(tile->base + s->first_row, (int)n_keys);
+    vec limit = vec_add(base, vec_set1(BASE_SLACK)), factor = vec_set1(1);
+    if (vec_any_above(max, limit)) {
+        vec base_new = vec_above(max, limit, max, base);
+        factor = vec_exp(vec_sub(base, base_new));
+        base = base_new;
+    }
+
+    // The order of summation is the same for any n_rows: first by key % VEC_LANES, then halves.
+#pragma GCC unroll 4
+    for (int i = 0; i < n_rows; i++)
+        sums[i] = vec_zero();
+    for (uint32_t key = begin; key < s->keys.end; key += VEC_LANES)
+#pragma GCC unroll 4
+        for (int i = 0; i < n_rows; i++) {
+            float *at = tile->weights + key * (uint32_t)n_rows + i * VEC_LANES;
+            vec weights = vec_exp(vec_sub(vec_load(at), base));
+            vec_store(at, weights);
+            sums[i] = vec_add(sums[i], weights);
+        }
+    if (n_rows == 4) sums[0] = vec_add(sums[0], sums[2]), sums[1] = vec_add(sums[1], sums[3]);
+    if (n_rows >= 2) sums[0] = vec_add(sums[0], sums[1]);
+    float lanes[3][VEC_LANES];
+    vec_store(lanes[0], factor);
+    vec_store(lanes[1], base);
+    vec_store(lanes[2], vec_sum_groups(sums[0], (int)n_keys));
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++) {
+        uint32_t lane = (uint32_t)row * n_keys;
+        double *sum = &tile->sum[s->first_row + (uint32_t)row];
+        factors[row] = lanes[0][lane];
+        tile->base[s->first_row + (uint32_t)row] = lanes[1][lane];
+        *sum = *sum * factors[row] + lanes[2][lane];
+    }
+}
+
+// o[row][c ...] = factor[row] * o[row][c ...] + sum_j weight[row, j] * v[j][c ...], for n_vecs
 // vectors of columns, the last with n values. The block is summed up first and then added: its
 // rounding errors do not grow with the number of keys.
 SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struct attend_step *s,
                                const float *factors, uint32_t c, size_t n)
 {
+    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     vec sums[ROWS * 4];
 #pragma GCC unroll 16
     for (int i = 0; i < n_rows * n_vecs; i++)
@@ -147,22 +186,24 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     const size_t stride_bytes = s->args->v_stride_bytes, step_bytes = VEC_LANES * value_bytes(type);
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++, v += stride_bytes) {
+        const float *weights =
+            s->tile->weights + (key - key % n_keys) * (uint32_t)n_rows + key % n_keys;
         vec values[4];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (int i = 0; i < n_vecs; i++)
             values[i] = vec_load_type_n(type, v + i * step_bytes, i < n_vecs - 1 ? VEC_LANES : n);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (int row = 0; row < n_rows; row++) {
-            vec w = vec_set1(s->tile->weights[row][key]);
-#pragma GCC unroll 4
+            vec w = vec_set1(weights[(uint32_t)row * n_keys]);
+#pragma GCC unroll 16
             for (int i = 0; i < n_vecs; i++)
                 sums[row * n_vecs + i] = vec_fma(w, values[i], sums[row * n_vecs + i]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int row = 0; row < n_rows; row++) {
         float *o = s->tile->o[s->first_row + row] + c;
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (int i = 0; i < n_vecs; i++)
             vec_store(o + i * VEC_LANES,
                       vec_fma(vec_set1(factors[row]), vec_load(o + i * VEC_LANES),
@@ -181,8 +222,7 @@ SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct attend_step 
                    s->n_whole + KEY_STEP);
 
     float factors[ROWS];
-    for (int row = 0; row < n_rows; row++)
-        factors[row] = weigh_keys(s->tile, row, s->first_row + (uint32_t)row, s->keys);
+    weigh_keys(n_rows, s, factors);
 
     enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
     uint32_t c = 0;
@@ -251,7 +291,7 @@ static inline void finish_row(const struct attend_args *a, const struct attend_t
     vec divisor = vec_set1(empty ? 1.0f : (float)sum);
     for (uint32_t c = 0; c < a->d_v; c += VEC_LANES)
         vec_store_n(o + c, vec_div(vec_load(tile->o[tile_row] + c), divisor), a->d_v - c);
-    float lse = empty ? -INFINITY : (float)(tile->max[tile_row] + log(sum));
+    float lse = empty ? -INFINITY : (float)(tile->base[tile_row] + log(sum));
     a->lse[token * a->lse_stride + head] = lse;
 }
 
@@ -265,7 +305,7 @@ SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
         for (uint32_t i = 0; i < n_rows; i++) {
             memset(tile->o[i], 0, sizeof tile->o[i]);
             tile->sum[i] = 0;
-            tile->max[i] = -INFINITY;
+            tile->base[i] = -FLT_MAX;
         }
         // The first token sees the least key, the last token the greatest.
         uint32_t begin = find_seen(a, row / a->group, 0, a->n_keys).begin;

@@ -8,14 +8,17 @@
 // vec_store_half_n             to F16 or BF16, nearest even, NaN stays NaN
 // vec_max, vec_min (a, b)      b if either is NaN
 // vec_fma(a, b, c)             a * b + c, rounded once
-// vec_keep(a, begin, end, b)   lanes begin .. end - 1 of a, the others of b; any integers will do
-// vec_hsum, vec_hmax           over the lanes
+// vec_keep(a, x, begin, end, b)   a where begin <= x < end, else b
+// vec_any_above(a, b)          whether a > b in some lane
+// vec_above(a, b, yes, no)     yes where a > b, else no
+// vec_swap(a, n)               lane i and i ^ n change places; n = 1, 2, 4, 8 below VEC_LANES
+// vec_spread(p, n)             lane i: p[i / n], of p[0 .. 3]; n = VEC_LANES / 4, / 2, / 1
 // vec_sums(a)                  lane i: the sum over the lanes of a[i]. The order of summation is
 //                              the same for all i
 // vec_scale2(a, n)             a * 2^n, n whole, -150 .. 129, a in 0.5 .. 2
 // vec_even, vec_odd (a, b)     every other lane of a and b one after another
 // vec_turn_pairs(x, cos_sin)   lanes 2i, 2i + 1 turned by (cos, sin) in the same lanes of cos_sin
-// vec_exp                      below
+// vec_sum_groups, vec_max_groups, vec_hsum, vec_hmax, vec_exp   below
 
 #ifndef FATHOM_CPU_X86_SIMD_H
 #define FATHOM_CPU_X86_SIMD_H
@@ -25,6 +28,34 @@
 #else
 #    include "cpu/x86/simd_avx2.h"
 #endif
+
+// Each lane: the sum over its n neighbours, n a power of two up to VEC_LANES.
+SIMD_INLINE vec vec_sum_groups(vec a, int n)
+{
+#pragma GCC unroll 4
+    for (int distance = n / 2; distance > 0; distance /= 2)
+        a = vec_add(a, vec_swap(a, distance));
+    return a;
+}
+
+// Likewise the maximum; the caller has no NaN in it.
+SIMD_INLINE vec vec_max_groups(vec a, int n)
+{
+#pragma GCC unroll 4
+    for (int distance = n / 2; distance > 0; distance /= 2)
+        a = vec_max(a, vec_swap(a, distance));
+    return a;
+}
+
+// Over all lanes.
+SIMD_INLINE float vec_hsum(vec a)
+{
+    return vec_first(vec_sum_groups(a, VEC_LANES));
+}
+SIMD_INLINE float vec_hmax(vec a)
+{
+    return vec_first(vec_max_groups(a, VEC_LANES));
+}
 
 // e^x, relative error below 2^-23 where the result is a normal number, half a step of the subnormal
 // numbers below; -infinity gives 0, infinity and NaN stay.

@@ -122,41 +122,50 @@ SIMD_INLINE void vec_store_half_n(int32_t type, uint16_t *p, vec a, size_t n)
     memcpy(p, lanes, (n >= VEC_LANES ? VEC_LANES : n) * sizeof *p);
 }
 
-SIMD_INLINE vec vec_keep(vec a, int32_t begin, int32_t end, vec other)
+SIMD_INLINE vec vec_keep(vec a, vec x, float begin, float end, vec other)
+{
+    vec in = _mm256_and_ps(_mm256_cmp_ps(x, vec_set1(begin), _CMP_GE_OQ),
+                           _mm256_cmp_ps(x, vec_set1(end), _CMP_LT_OQ));
+    return _mm256_blendv_ps(other, a, in);
+}
+
+SIMD_INLINE bool vec_any_above(vec a, vec b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+}
+
+SIMD_INLINE vec vec_above(vec a, vec b, vec yes, vec no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+
+SIMD_INLINE vec vec_swap(vec a, int distance)
+{
+    if (distance == 4) return _mm256_permute2f128_ps(a, a, 0x01);
+    return distance == 2 ? _mm256_permute_ps(a, 0x4e) : _mm256_permute_ps(a, 0xb1);
+}
+
+SIMD_INLINE vec vec_spread(const float *p, int n)
 {
     __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(begin), lane);
-    __m256i in = _mm256_andnot_si256(low, _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
-    return _mm256_blendv_ps(other, a, _mm256_castsi256_ps(in));
+    __m256i index = _mm256_srli_epi32(lane, n == 8 ? 3 : n == 4 ? 2 : 1);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), index);
 }
 
-SIMD_INLINE float vec_hsum(vec a)
-{
-    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
-    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
-}
-
-SIMD_INLINE float vec_hmax(vec a)
-{
-    __m128 max = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    max = _mm_max_ps(max, _mm_movehl_ps(max, max));
-    return _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)));
-}
-
+// Three rounds, each of which adds a vector's lanes i and i ^ distance and puts the sums of two
+// vectors into one: those of the first where the bit of i is clear, of the second where it is set.
+// Blends are cheaper than shuffles.
 SIMD_INLINE vec vec_sums(const vec a[VEC_LANES])
 {
-    vec pairs[4], quads[2]; // pairs[i]: two partial sums each of a[2i], a[2i + 1], by 128 bits
-    for (int i = 0; i < 4; i++)
-        pairs[i] = vec_add(_mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]),
-                           _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]));
-    for (int i = 0; i < 2; i++) {
-        __m256d low = _mm256_castps_pd(pairs[2 * i]), high = _mm256_castps_pd(pairs[2 * i + 1]);
-        quads[i] = vec_add(_mm256_castpd_ps(_mm256_unpacklo_pd(low, high)),
-                           _mm256_castpd_ps(_mm256_unpackhi_pd(low, high)));
-    }
-    return vec_add(_mm256_permute2f128_ps(quads[0], quads[1], 0x20),
-                   _mm256_permute2f128_ps(quads[0], quads[1], 0x31));
+    vec b[4], c[2];
+    for (int i = 0; i < 4; i++) // distance 4
+        b[i] = vec_add(_mm256_blend_ps(a[i], a[i + 4], 0xf0),
+                       _mm256_permute2f128_ps(a[i], a[i + 4], 0x21));
+    for (int i = 0; i < 2; i++) // distance 2
+        c[i] =
+            vec_add(_mm256_blend_ps(b[i], b[i + 2], 0xcc), _mm256_shuffle_ps(b[i], b[i + 2], 0x4e));
+    return vec_add(_mm256_blend_ps(c[0], c[1], 0xaa), // distance 1
+                   vec_swap(_mm256_blend_ps(c[1], c[0], 0xaa), 1));
 }
 
 SIMD_INLINE vec vec_round(vec a)

@@ -114,38 +114,55 @@ SIMD_INLINE void vec_store_half_n(int32_t type, uint16_t *p, vec a, size_t n)
     _mm256_mask_storeu_epi16(p, mask_first(n), halves);
 }
 
-SIMD_INLINE vec vec_keep(vec a, int32_t begin, int32_t end, vec other)
+SIMD_INLINE vec vec_keep(vec a, vec x, float begin, float end, vec other)
 {
-    uint32_t below_end = mask_first(end < 0 ? 0 : (size_t)end);
-    uint32_t below_begin = mask_first(begin < 0 ? 0 : (size_t)begin);
-    return _mm512_mask_mov_ps(other, (__mmask16)(below_end & ~below_begin), a);
+    __mmask16 in = _mm512_cmp_ps_mask(x, vec_set1(begin), _CMP_GE_OQ);
+    in = _mm512_mask_cmp_ps_mask(in, x, vec_set1(end), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(other, in, a);
 }
 
-SIMD_INLINE float vec_hsum(vec a)
+SIMD_INLINE bool vec_any_above(vec a, vec b)
 {
-    return _mm512_reduce_add_ps(a);
-}
-SIMD_INLINE float vec_hmax(vec a)
-{
-    return _mm512_reduce_max_ps(a);
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
 
+SIMD_INLINE vec vec_above(vec a, vec b, vec yes, vec no)
+{
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), yes);
+}
+
+SIMD_INLINE vec vec_swap(vec a, int distance)
+{
+    if (distance == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
+    if (distance == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+    return distance == 2 ? _mm512_permute_ps(a, 0x4e) : _mm512_permute_ps(a, 0xb1);
+}
+
+SIMD_INLINE vec vec_spread(const float *p, int n)
+{
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i index = _mm512_srli_epi32(lane, n == 16 ? 4 : n == 8 ? 3 : 2);
+    return _mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_loadu_ps(p)));
+}
+
+// Four rounds, each of which adds a vector's lanes i and i ^ distance and puts the sums of two
+// vectors into one: those of the first where the bit of i is clear, of the second where it is set.
+// Blends are cheaper than shuffles, which share ports with the multiply-adds.
 SIMD_INLINE vec vec_sums(const vec a[VEC_LANES])
 {
-    vec pairs[8], quads[4], halves[2]; // pairs[i]: partial sums of a[2i], a[2i + 1], by 128 bits
-    for (int i = 0; i < 8; i++)
-        pairs[i] = vec_add(_mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]),
-                           _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]));
-    for (int i = 0; i < 4; i++) {
-        __m512d low = _mm512_castps_pd(pairs[2 * i]), high = _mm512_castps_pd(pairs[2 * i + 1]);
-        quads[i] = vec_add(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
-                           _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+    vec b[8], c[4], d[2];
+    for (int i = 0; i < 8; i++) // distance 8
+        b[i] = vec_add(_mm512_mask_blend_ps(0xff00, a[i], a[i + 8]),
+                       _mm512_shuffle_f32x4(a[i], a[i + 8], 0x4e));
+    for (int i = 0; i < 4; i++) { // distance 2
+        vec low = b[(i & 1) | (i & 2) << 1], high = b[(i & 1) | (i & 2) << 1 | 2];
+        c[i] = vec_add(_mm512_mask_blend_ps(0xcccc, low, high), _mm512_shuffle_ps(low, high, 0x4e));
     }
-    for (int i = 0; i < 2; i++)
-        halves[i] = vec_add(_mm512_shuffle_f32x4(quads[2 * i], quads[2 * i + 1], 0x88),
-                            _mm512_shuffle_f32x4(quads[2 * i], quads[2 * i + 1], 0xdd));
-    return vec_add(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
-                   _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
+    for (int i = 0; i < 2; i++) // distance 4
+        d[i] = vec_add(_mm512_mask_blend_ps(0xf0f0, c[i], c[i + 2]),
+                       vec_swap(_mm512_mask_blend_ps(0xf0f0, c[i + 2], c[i]), 4));
+    return vec_add(_mm512_mask_blend_ps(0xaaaa, d[0], d[1]), // distance 1
+                   vec_swap(_mm512_mask_blend_ps(0xaaaa, d[1], d[0]), 1));
 }
 
 SIMD_INLINE vec vec_round(vec a)

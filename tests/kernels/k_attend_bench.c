@@ -17,6 +17,7 @@ static const size_t half_bytes = 256u << 20; // of K, and of V: far beyond the c
 struct decode_job {
     const struct kernel_table *table;
     struct attend_args args; // of head 0; the scratch of all threads
+    const void *kv;          // all rows
 };
 
 // Each thread has KV heads of its own.
@@ -36,9 +37,10 @@ static void attend_heads(void *arg, uint32_t thread, uint32_t n_threads)
 }
 
 static void bench_shape(struct pool *pool, struct decode_job *job, const char *variant,
-                        double read_gbps, double peak_gflops)
+                        double peak_gflops)
 {
     const struct attend_args *a = &job->args;
+    double read_gbps = a->n_tokens > 1 ? 0 : bench_read_gbps(pool, job->kv, 2 * half_bytes);
     double ns = bench_ns(pool, attend_heads, job);
     double row_bytes = (double)a->k_stride_bytes + (double)a->v_stride_bytes;
     double gbps = N_HEADS * a->n_keys * row_bytes / ns;
@@ -50,13 +52,13 @@ static void bench_shape(struct pool *pool, struct decode_job *job, const char *v
     printf("%-7s %-4s d %-3u group %u tokens %-3u keys %-7u %9.3f ms", variant, type, a->d_k,
            a->group, a->n_tokens, a->n_keys, ns * 1e-6);
     if (a->n_tokens == 1)
-        printf(" %6.1f GB/s %5.1f %% of reading\n", gbps, 100 * gbps / read_gbps);
+        printf(" %6.1f GB/s %5.1f %% of reading's %.1f\n", gbps, 100 * gbps / read_gbps, read_gbps);
     else
         printf(" %6.1f GFLOP/s %5.1f %% of multiply-adds\n", gflops, 100 * gflops / peak_gflops);
 }
 
 static void bench_variant(struct pool *pool, struct decode_job *job, const char *variant,
-                          double read_gbps, double peak_gflops)
+                          double peak_gflops)
 {
     static const struct {
         uint32_t d, group, n_tokens;
@@ -79,7 +81,7 @@ static void bench_variant(struct pool *pool, struct decode_job *job, const char 
                 a->n_tokens > 1 ? 4096 : (uint32_t)(half_bytes / N_HEADS / a->k_stride_bytes);
             a->n_visible = a->n_keys + 1 - a->n_tokens;
             a->scale = (float)(1 / sqrt(a->d_k));
-            bench_shape(pool, job, variant, read_gbps, peak_gflops);
+            bench_shape(pool, job, variant, peak_gflops);
         }
 }
 
@@ -120,14 +122,14 @@ int attend_bench(void)
     job.args.lse = lse;
     job.args.k = kv;
     job.args.v = (char *)kv + half_bytes;
-    double read_gbps = bench_read_gbps(pool, kv, 2 * half_bytes);
-    printf("%d threads read %.1f GB/s\n", N_THREADS, read_gbps);
+    job.kv = kv;
     for (int variant = 1; variant < K_VARIANTS; variant++) {
         if ((k_variants[variant].mask & ~ladder_isa()) != 0) continue;
         kernels_init(&table, k_variants[variant].mask);
         double peak_gflops = bench_peak_gflops(pool, k_variants[variant].mask);
-        printf("%s: %.1f GFLOP/s of multiply-adds\n", k_variants[variant].name, peak_gflops);
-        bench_variant(pool, &job, k_variants[variant].name, read_gbps, peak_gflops);
+        printf("%s: %d threads, %.1f GFLOP/s of multiply-adds\n", k_variants[variant].name,
+               N_THREADS, peak_gflops);
+        bench_variant(pool, &job, k_variants[variant].name, peak_gflops);
     }
     mem_free(job.args.scratch);
     mem_free(lse);

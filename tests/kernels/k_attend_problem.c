@@ -4,9 +4,10 @@
 // Bounds. u = 2^-24. Write a case's scores s_j, their weights in the result p_j = exp(s_j - lse).
 // - A score is a dot product summed over lanes and then across them, scaled: its error is at most
 //   d_j = (d_k / 8 + 8) u scale sum_i |q_i k_ji|.
-// - Its weight exp(s_j - m): the subtraction and the factors for a growing maximum m err by
-//   u (m - s_j) in all, since their steps add up; each of at most n_blocks + 1 exponentials by 2 u
-//   and its product by u. So e_j = d_j + u (m - s_j) + 4 u (n_blocks + 1).
+// - Its weight exp(s_j - m): the subtraction and the factors for a growing m err by u (m - s_j)
+//   in all, since their steps add up, and by u 4 more because m may lie 4 below the greatest score;
+//   each of at most n_blocks + 1 exponentials errs by 2 u and its product by u. So
+//   e_j = d_j + u (max - s_j + 4) + 4 u (n_blocks + 1).
 // - Weights are summed with at most n_blocks + 16 roundings, values with n_blocks + 65.
 // Hence |o - o'| <= sum_j p_j |v_j| (e_j + (n_blocks + 65) u) + |o| (sum_j p_j e_j + (n_blocks +
 // 20) u), and |lse - lse'| <= sum_j p_j e_j + (n_blocks + 20) u + u |lse|, in first order; cases
@@ -138,7 +139,7 @@ static void solve_row(struct problem *p, uint32_t token, uint32_t head, double *
     for (uint32_t j = 0; j < a->n_keys && sum > 0; j++) {
         if (!sees(a, token, j)) continue;
         double weight = exp(scores[j] - max) / sum;
-        double e = errors[j] + u * (max - scores[j]) + 4 * u * (n_blocks + 1);
+        double e = errors[j] + u * (max - scores[j] + 4) + 4 * u * (n_blocks + 1);
         error += weight * e;
         for (uint32_t i = 0; i < a->d_v; i++) {
             double term = weight * p->v_wide[(size_t)j * a->d_v + i];
