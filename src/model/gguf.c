@@ -2,7 +2,7 @@
 //
 // The file is input from strangers. Every read is checked against the end of the file; every count
 // is checked against the bytes that are left for what it counts, and all tables together may take
-// no more memory than the file has bytes, plus `slack_bytes`. Tensors must follow each other in the
+// no more memory than the file has bytes, plus `SLACK_BYTES`. Tensors must follow each other in the
 // order of the table without overlapping (as every writer lays them out), so the tensors of a file
 // never add up to more than the file. Whoever truncates the file while it is mapped gets SIGBUS;
 // that is the price of mapping.
@@ -15,6 +15,7 @@
 #include "src/base/mem.h"
 #include "src/base/status.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,19 +24,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are read as they lie");
-_Static_assert(sizeof(size_t) == 8, "sizes in the file are 64-bit");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are read as they lie");
+static_assert(sizeof(size_t) == 8, "sizes in the file are 64-bit");
 
 enum {
-    name_bytes_max = 65535, // the format's limit for keys
-    nesting_max = 8,        // of arrays in arrays
-    alignment_default = 32,
-    alignment_min = 8,
-    slack_bytes = 1 << 20, // tables of a few thousand entries, whatever the size of the file
+    NAME_BYTES_MAX = 65535, // the format's limit for keys
+    NESTING_MAX = 8,        // of arrays in arrays
+    ALIGNMENT_DEFAULT = 32,
+    ALIGNMENT_MIN = 8,
+    SLACK_BYTES = 1 << 20, // tables of a few thousand entries, whatever the size of the file
     // What one item takes in the file at the least.
-    entry_file_bytes = 8 + 1 + 4 + 1,       // key, type, value
-    tensor_file_bytes = 8 + 1 + 4 + 8 + 12, // name, n_dims, one dimension, type and offset
-    string_file_bytes = 8,
+    ENTRY_FILE_BYTES = 8 + 1 + 4 + 1,       // key, type, value
+    TENSOR_FILE_BYTES = 8 + 1 + 4 + 8 + 12, // name, n_dims, one dimension, type and offset
+    STRING_FILE_BYTES = 8,
 };
 
 struct reader {
@@ -87,9 +88,9 @@ static fathom_status read_name(struct reader *reader, struct fathom_gguf_string 
 {
     size_t at = reader->at;
     FATHOM_TRY(read_string(reader, out));
-    if (out->bytes < 1 || out->bytes > name_bytes_max)
+    if (out->bytes < 1 || out->bytes > NAME_BYTES_MAX)
         return status_set(FATHOM_ECORRUPT, "name of %zu bytes at offset %zu, 1 to %d are allowed",
-                          out->bytes, at, name_bytes_max);
+                          out->bytes, at, NAME_BYTES_MAX);
     for (size_t i = 0; i < out->bytes; i++)
         if ((uint8_t)out->text[i] < 0x20 || out->text[i] == 0x7f)
             return status_set(FATHOM_ECORRUPT, "name at offset %zu contains byte 0x%02x", at,
@@ -129,9 +130,9 @@ static fathom_status read_array_head(struct reader *reader, uint32_t *item_type,
 static fathom_status skip_items(struct reader *reader, uint32_t item_type, uint64_t n_items,
                                 uint32_t nesting, size_t *strings)
 {
-    if (nesting > nesting_max)
+    if (nesting > NESTING_MAX)
         return status_set(FATHOM_ECORRUPT, "arrays nested more than %d deep at offset %zu",
-                          nesting_max, reader->at);
+                          NESTING_MAX, reader->at);
     size_t item_bytes = gguf_item_bytes((int32_t)item_type);
     if (item_bytes > 0) {
         size_t bytes = 0;
@@ -168,7 +169,7 @@ static fathom_status read_value(struct reader *reader, struct record *record)
     size_t *strings = NULL;
     if (type == FATHOM_GGUF_ARRAY && item_type == FATHOM_GGUF_STRING)
         FATHOM_TRY(
-            new_table(reader, n_items, string_file_bytes, sizeof *strings, "strings", &strings));
+            new_table(reader, n_items, STRING_FILE_BYTES, sizeof *strings, "strings", &strings));
     record->strings = strings;
     return skip_items(reader, item_type, n_items, 0, strings);
 }
@@ -280,14 +281,14 @@ static fathom_status sort_names(const struct fathom_gguf_string **names, size_t 
 static fathom_status read_alignment(const fathom_gguf *gguf, size_t *alignment)
 {
     const struct fathom_gguf_entry *entry = fathom_gguf_find(gguf, "general.alignment");
-    int64_t value = alignment_default;
+    int64_t value = ALIGNMENT_DEFAULT;
     if (entry != NULL && entry->type != FATHOM_GGUF_UINT32)
         return status_set(FATHOM_ECORRUPT, "general.alignment: must be of type uint32");
     if (entry != NULL) FATHOM_TRY(fathom_gguf_as_int(gguf, entry, 0, &value));
-    if (value < alignment_min || (value & (value - 1)) != 0)
+    if (value < ALIGNMENT_MIN || (value & (value - 1)) != 0)
         return status_set(FATHOM_ECORRUPT,
                           "general.alignment: %lld must be a power of two, %d or more",
-                          (long long)value, alignment_min);
+                          (long long)value, ALIGNMENT_MIN);
     *alignment = (size_t)value;
     return FATHOM_OK;
 }
@@ -310,14 +311,14 @@ static fathom_status read_preamble(struct reader *reader, uint64_t *n_tensors, u
 
 static fathom_status read_header(fathom_gguf *gguf)
 {
-    struct reader reader = {.gguf = gguf, .budget_bytes = gguf->file_bytes + slack_bytes};
+    struct reader reader = {.gguf = gguf, .budget_bytes = gguf->file_bytes + SLACK_BYTES};
     uint64_t n_tensors = 0, n_records = 0;
     size_t alignment = 0;
     FATHOM_TRY(read_preamble(&reader, &n_tensors, &n_records));
 
-    FATHOM_TRY(new_table(&reader, n_records, entry_file_bytes, sizeof *gguf->records,
+    FATHOM_TRY(new_table(&reader, n_records, ENTRY_FILE_BYTES, sizeof *gguf->records,
                          "metadata entries", &gguf->records));
-    FATHOM_TRY(new_table(&reader, n_records, entry_file_bytes, sizeof *gguf->sorted_keys,
+    FATHOM_TRY(new_table(&reader, n_records, ENTRY_FILE_BYTES, sizeof *gguf->sorted_keys,
                          "metadata keys", &gguf->sorted_keys));
     gguf->n_records = n_records;
     FATHOM_TRY(read_records(&reader));
@@ -326,9 +327,9 @@ static fathom_status read_header(fathom_gguf *gguf)
     FATHOM_TRY(sort_names(gguf->sorted_keys, n_records, "metadata key"));
     FATHOM_TRY(read_alignment(gguf, &alignment));
 
-    FATHOM_TRY(new_table(&reader, n_tensors, tensor_file_bytes, sizeof *gguf->tensors, "tensors",
+    FATHOM_TRY(new_table(&reader, n_tensors, TENSOR_FILE_BYTES, sizeof *gguf->tensors, "tensors",
                          &gguf->tensors));
-    FATHOM_TRY(new_table(&reader, n_tensors, tensor_file_bytes, sizeof *gguf->sorted_tensors,
+    FATHOM_TRY(new_table(&reader, n_tensors, TENSOR_FILE_BYTES, sizeof *gguf->sorted_tensors,
                          "tensor names", &gguf->sorted_tensors));
     gguf->n_tensors = n_tensors;
     FATHOM_TRY(read_tensors(&reader, alignment));

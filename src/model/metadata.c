@@ -15,14 +15,14 @@
 #include <string.h>
 
 enum {
-    key_bytes_max = 512, // of a key in the source with the architecture filled in
+    KEY_BYTES_MAX = 512, // of a key in the source with the architecture filled in
 };
 
 enum kind {
-    kind_int,
-    kind_float,
-    kind_bool,
-    kind_string,
+    KIND_INT,
+    KIND_FLOAT,
+    KIND_BOOL,
+    KIND_STRING,
 };
 
 static const char *const kind_names[] = {"int", "float", "bool", "str"};
@@ -47,7 +47,7 @@ struct metadata {
 
 // What a key stands for: an override, an entry, or neither.
 struct found {
-    char key[key_bytes_max];
+    char key[KEY_BYTES_MAX];
     const struct override *override;
     const struct fathom_gguf_entry *entry;
 };
@@ -71,14 +71,14 @@ static bool parse_float(const char *text, double *out)
 static bool parse_value(const char *text, struct override *override)
 {
     switch (override->kind) {
-    case kind_int:
+    case KIND_INT:
         return parse_int(text, &override->value.integer);
-    case kind_float:
+    case KIND_FLOAT:
         return parse_float(text, &override->value.number);
-    case kind_bool:
+    case KIND_BOOL:
         override->value.integer = strcmp(text, "true") == 0;
         return override->value.integer != 0 || strcmp(text, "false") == 0;
-    case kind_string:
+    case KIND_STRING:
         override->value.string = (struct fathom_gguf_string){.text = text, .bytes = strlen(text)};
         return true;
     }
@@ -162,7 +162,7 @@ static fathom_status expand_key(const struct metadata *metadata, const char *key
     const char *tail = mark != NULL ? mark + 2 : "";
     if (mark != NULL && architecture->text == NULL)
         return status_set(FATHOM_ECORRUPT, "%s: general.architecture is missing", key);
-    if (middle_bytes >= key_bytes_max - head_bytes - strlen(tail))
+    if (middle_bytes >= KEY_BYTES_MAX - head_bytes - strlen(tail))
         return status_set(FATHOM_ECORRUPT, "%s: general.architecture of %zu bytes is too long", key,
                           middle_bytes);
     memcpy(out, key, head_bytes);
@@ -212,7 +212,7 @@ static fathom_status get_int(const struct metadata *metadata, const char *key, i
     bool good = true;
     FATHOM_TRY(find(metadata, key, &found));
     if (found.override != NULL) {
-        good = found.override->kind == kind_int || found.override->kind == kind_bool;
+        good = found.override->kind == KIND_INT || found.override->kind == KIND_BOOL;
         value = found.override->value.integer;
     } else if (found.entry != NULL) {
         good = is_scalar(&found) &&
@@ -260,8 +260,8 @@ fathom_status metadata_f32(const struct metadata *metadata, const char *key, flo
     bool good = true;
     FATHOM_TRY(find(metadata, key, &found));
     if (found.override != NULL) {
-        good = found.override->kind == kind_int || found.override->kind == kind_float;
-        value = found.override->kind == kind_int ? (double)found.override->value.integer
+        good = found.override->kind == KIND_INT || found.override->kind == KIND_FLOAT;
+        value = found.override->kind == KIND_INT ? (double)found.override->value.integer
                                                  : found.override->value.number;
     } else if (found.entry != NULL) {
         good = is_scalar(&found) &&
@@ -281,7 +281,7 @@ fathom_status metadata_string(const struct metadata *metadata, const char *key,
     bool good = true;
     FATHOM_TRY(find(metadata, key, &found));
     if (found.override != NULL) {
-        good = found.override->kind == kind_string;
+        good = found.override->kind == KIND_STRING;
         value = found.override->value.string;
     } else if (found.entry != NULL) {
         good = is_scalar(&found) &&

@@ -14,13 +14,13 @@
 #include "tests/model/gguf_bytes.h"
 
 enum {
-    n_mutants_default = 100000,
-    header_bytes_max = 16 * 1024, // of the mutated part; needle-tiny's header is smaller
-    slack_bytes = 2 << 20,        // the reader's 1 MiB, and what the arena rounds up
+    N_MUTANTS_DEFAULT = 100000,
+    HEADER_BYTES_MAX = 16 * 1024, // of the mutated part; needle-tiny's header is smaller
+    SLACK_BYTES = 2 << 20,        // the reader's 1 MiB, and what the arena rounds up
 };
 
 static uint64_t seed = 20250817;
-static size_t n_mutants = n_mutants_default;
+static size_t n_mutants = N_MUTANTS_DEFAULT;
 static size_t allocated_bytes; // since it was last set to 0
 static uint64_t sink;          // keeps reads alive
 
@@ -49,7 +49,7 @@ static uint64_t pick_extreme(struct rng *rng, size_t file_bytes)
     return values[rng_below(rng, sizeof values / sizeof values[0])];
 }
 
-// One change; bytes->n stays within header_bytes_max.
+// One change; bytes->n stays within HEADER_BYTES_MAX.
 static void mutate(struct rng *rng, struct bytes *bytes, size_t file_bytes)
 {
     uint32_t n = (uint32_t)bytes->n;
@@ -75,7 +75,7 @@ static void mutate(struct rng *rng, struct bytes *bytes, size_t file_bytes)
         if (n >= 32) memcpy(bytes->data + at, &value, at == 4 ? 4 : 8);
         break;
     case 5: // duplicate a run, or insert it anew
-        if (n + run > header_bytes_max) break;
+        if (n + run > HEADER_BYTES_MAX) break;
         memmove(bytes->data + at + run, bytes->data + at, n - at);
         if (rng_below(rng, 2) == 0)
             for (uint32_t i = 0; i < run; i++)
@@ -164,7 +164,7 @@ static void open_mutant(const char *path, size_t file_bytes, struct tally *tally
     fathom_gguf *gguf = NULL;
     allocated_bytes = 0;
     fathom_status status = fathom_gguf_open(path, &gguf);
-    if (allocated_bytes > file_bytes + slack_bytes)
+    if (allocated_bytes > file_bytes + SLACK_BYTES)
         fail_msg("%zu bytes allocated for a file of %zu", allocated_bytes, file_bytes);
     if (status < 0) {
         assert_null(gguf);
@@ -270,7 +270,7 @@ static void needle_header(void **state)
     if (from == NULL) check_skip("no %s", path);
     size_t n_bytes = fread(all, 1, sizeof all, from);
     fclose(from);
-    assert_true(n_bytes > header_bytes_max && n_bytes < sizeof all);
+    assert_true(n_bytes > HEADER_BYTES_MAX && n_bytes < sizeof all);
     fathom_gguf *gguf = NULL;
     check_ok(fathom_gguf_open(path, &gguf));
     // Tensor data follow the header.
@@ -279,7 +279,7 @@ static void needle_header(void **state)
         data_bytes += fathom_gguf_tensor_at(gguf, i)->bytes;
     fathom_gguf_close(&gguf);
     put(&needle, all, n_bytes - data_bytes);
-    assert_true(needle.n < header_bytes_max);
+    assert_true(needle.n < HEADER_BYTES_MAX);
     int file = memfd_create("needle", MFD_CLOEXEC);
     assert_int_equal(write(file, all, n_bytes), (ssize_t)n_bytes);
     fuzz("needle", file, n_bytes, &needle);
