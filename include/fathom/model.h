@@ -34,8 +34,9 @@ struct fathom_model_params {
 };
 
 struct fathom_model_info {
-    const char *architecture;  // "llama", "qwen2", "qwen3"
-    const char *name;          // general.name, or ""
+    const char *architecture; // "llama", "qwen2", "qwen3"; "" if the file has no tensors: then only
+                              // the vocabulary's fields below are filled
+    const char *name;         // general.name, or ""
     const char *chat_template; // tokenizer.chat_template, or NULL
     uint32_t n_layers;
     uint32_t n_tokens_train; // context_length

@@ -26,7 +26,7 @@ extern "C" {
 #    define FATHOM_API       __attribute__((visibility("default")))
 #    define FATHOM_MUST_USE  __attribute__((warn_unused_result))
 #    define FATHOM_RESTRICT  __restrict__
-#    define FATHOM_PRINTF(f) __attribute__((format(printf, f, f + 1)))
+#    define FATHOM_PRINTF(f) __attribute__((format(printf, f, (f) + 1)))
 #else
 #    define FATHOM_API
 #    define FATHOM_MUST_USE

@@ -36,6 +36,8 @@ fathom_status fathom_model_open(const char *path, const struct fathom_model_para
                           "fathom_model_params_init first",
                           params->struct_bytes);
     FATHOM_TRY(mem_new(1, sizeof *m, "model", &m));
+    m->info.architecture = "";
+    m->info.name = "";
     FATHOM_CHECK(fathom_gguf_open(path, &m->gguf), out);
     FATHOM_CHECK(metadata_open(m->gguf, params->overrides, params->n_overrides, &m->metadata),
                  file);
