@@ -1,3 +1,10 @@
+// The vector kernels with AVX-512: those of vector_body.h at this width.
+
 #include "cpu/ladder.h"
 
-void vector_avx512_fill(struct kernel_table *table) { (void)table; }
+#include "cpu/x86/vector_body.h"
+
+void vector_avx512_fill(struct kernel_table *table)
+{
+    fill_vector_entries(table);
+}
