@@ -180,45 +180,43 @@ static float find_best_logit(const struct candidate *candidates, uint32_t n)
     return best;
 }
 
-// Keeps the fewest of the best whose probabilities sum to top_p, at least one. They end up at the
-// front, in no order.
-static uint32_t keep_top_p(struct candidate *candidates, uint32_t n, float top_p)
-{
-    if (top_p >= 1.0f) return n;
-    float best = find_best_logit(candidates, n);
-    double sum = 0.0, covered = 0.0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += exp((double)candidates[i].logit - best);
-    make_heap(candidates, n, true);
-    // Taken from the root, the best gather at the end.
-    uint32_t n_left = n;
-    while (n_left > 0 && (n_left == n || covered < (double)top_p * sum)) {
-        struct candidate next = candidates[0];
-        candidates[0] = candidates[--n_left];
-        if (n_left > 0) sift_down(candidates, n_left, 0, true);
-        candidates[n_left] = next;
-        covered += exp((double)next.logit - best);
-    }
-    uint32_t n_kept = n - n_left;
-    memmove(candidates, candidates + n_left, n_kept * sizeof *candidates);
-    return n_kept;
-}
-
 // Keeps those at least min_p times as probable as the best.
-static uint32_t keep_min_p(struct candidate *candidates, uint32_t n, float min_p)
+static uint32_t keep_min_p(struct candidate *candidates, uint32_t n, double floor_logit)
 {
-    if (min_p <= 0.0f) return n;
-    double floor_logit = find_best_logit(candidates, n) + log((double)min_p);
     uint32_t n_kept = 0;
     for (uint32_t i = 0; i < n; i++)
         if (candidates[i].logit >= floor_logit) candidates[n_kept++] = candidates[i];
     return n_kept;
 }
 
-static int32_t draw(struct rng *rng, const struct candidate *candidates, uint32_t n,
-                    float temperature)
+// Keeps the fewest of the best whose probabilities sum to top_p, at least one; of these, those
+// above the floor. They end up at the front, in no order.
+static uint32_t keep_top_p(struct candidate *candidates, uint32_t n, float top_p, double best,
+                           double floor_logit)
 {
-    double best = find_best_logit(candidates, n), sum = 0.0;
+    double sum = 0.0, covered = 0.0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp(candidates[i].logit - best);
+    make_heap(candidates, n, true);
+    // Taken from the root, the best gather at the end.
+    uint32_t n_left = n;
+    while (n_left > 0 && (n_left == n || covered < (double)top_p * sum)) {
+        struct candidate next = candidates[0];
+        if (next.logit < floor_logit) break;
+        candidates[0] = candidates[--n_left];
+        if (n_left > 0) sift_down(candidates, n_left, 0, true);
+        candidates[n_left] = next;
+        covered += exp(next.logit - best);
+    }
+    uint32_t n_kept = n - n_left;
+    memmove(candidates, candidates + n_left, n_kept * sizeof *candidates);
+    return n_kept;
+}
+
+static int32_t draw(struct rng *rng, const struct candidate *candidates, uint32_t n,
+                    float temperature, double best)
+{
+    double sum = 0.0;
     for (uint32_t i = 0; i < n; i++)
         sum += exp((candidates[i].logit - best) / temperature);
     double rest = rng_unit(rng) * sum;
@@ -248,8 +246,10 @@ fathom_status fathom_sampler_pick(fathom_sampler *sampler, const float *logits, 
         return FATHOM_OK;
     }
     n = keep_top_k(candidates, n, params->top_k);
-    n = keep_top_p(candidates, n, params->top_p);
-    n = keep_min_p(candidates, n, params->min_p);
-    *id = draw(&sampler->rng, candidates, n, params->temperature);
+    double best = find_best_logit(candidates, n);
+    double floor_logit = best + log((double)params->min_p); // min_p 0: -inf
+    n = params->top_p < 1.0f ? keep_top_p(candidates, n, params->top_p, best, floor_logit)
+                             : keep_min_p(candidates, n, floor_logit);
+    *id = draw(&sampler->rng, candidates, n, params->temperature, best);
     return FATHOM_OK;
 }

@@ -21,34 +21,36 @@ static const char tokens_key[] = "tokenizer.ggml.tokens";
 
 // Tokens that end a generation whatever the file says of them: end of text, turn or message, and,
 // of models for code, the start of something that is not the answer.
-static const char *const ending_texts[] = {
-    "</s>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
+static const char ending_texts[] =
+    " </s> <|endoftext|> <|end_of_text|> <|eot_id|> <|eom_id|> <|im_end|> <|end|> <end_of_turn> "
+    "<end_of_utterance> <eos> <EOT> _<EOT> [EOT] [EOS] "
     "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-};
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c> "
+    "<|fim_pad|> <|repo_name|> <|file_sep|> ";
 
-static bool is_ending(struct fathom_gguf_string text)
+// Marks for filling in the middle of code. Like the ending tokens they are control tokens, though
+// some files call them text of the user's.
+static const char infill_texts[] =
+    " <|fim_prefix|> <|fim_suffix|> <|fim_middle|> <fim_prefix> <fim_suffix> <fim_middle> "
+    "<fim-prefix> <fim-suffix> <fim-middle> <PRE> <SUF> <MID> "
+    "\xe2\x96\x81<PRE> \xe2\x96\x81<SUF> \xe2\x96\x81<MID> "
+    "<\xef\xbd\x9c"
+    "fim\xe2\x96\x81"
+    "begin\xef\xbd\x9c> "
+    "<\xef\xbd\x9c"
+    "fim\xe2\x96\x81hole\xef\xbd\x9c> "
+    "<\xef\xbd\x9c"
+    "fim\xe2\x96\x81"
+    "end\xef\xbd\x9c> ";
+
+// Whether the text is one of those that stand in a list, each between two spaces. (The quick look
+// at its first byte saves half of the time that opening a vocabulary takes.)
+static bool is_listed(const char *list, struct fathom_gguf_string text)
 {
-    for (size_t i = 0; i < sizeof ending_texts / sizeof ending_texts[0]; i++)
-        if (strlen(ending_texts[i]) == text.bytes &&
-            memcmp(ending_texts[i], text.text, text.bytes) == 0)
-            return true;
+    if (text.bytes == 0 || memchr("<[_\xe2", text.text[0], 4) == NULL) return false;
+    if (memchr(text.text, ' ', text.bytes) != NULL) return false;
+    for (const char *at = list; at[1] != '\0'; at = strchr(at + 1, ' '))
+        if (strncmp(at + 1, text.text, text.bytes) == 0 && at[1 + text.bytes] == ' ') return true;
     return false;
 }
 
@@ -157,9 +159,9 @@ static fathom_status read_tokens(struct vocab *vocab, const struct metadata *met
         FATHOM_TRY(read_type(gguf, types, text, id, &token->type));
         if (scores != NULL) FATHOM_TRY(fathom_gguf_as_float(gguf, scores, id, &score));
         token->rank = rank_score((float)score);
-        token->ends = is_ending(text);
+        token->ends = is_listed(ending_texts, text);
         // Files that forget to mark them would print them, and find them in the user's text.
-        if (token->ends) token->type = TOKEN_CONTROL;
+        if (token->ends || is_listed(infill_texts, text)) token->type = TOKEN_CONTROL;
         spell_token(vocab, token, text, &buffer);
         if (token->key_bytes > vocab->key_bytes_max) vocab->key_bytes_max = token->key_bytes;
     }

@@ -120,6 +120,9 @@ static void test_min_p(void **state)
     params.min_p = 0.45f; // of 0.4: 0.18
     const double three[5] = {0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85};
     check_frequencies(&params, logits, three, 5);
+    params.top_p = 0.9f; // which alone would keep 0.1 too
+    check_frequencies(&params, logits, three, 5);
+    params.top_p = 1.0f;
     params.min_p = 1.0f;
     const double one[5] = {0, 1, 0, 0, 0};
     check_frequencies(&params, logits, one, 5);
