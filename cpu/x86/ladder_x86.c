@@ -19,7 +19,6 @@ uint32_t ladder_isa(void)
         return isa;
     isa |= FATHOM_ISA_AVX512;
     if (__builtin_cpu_supports("avx512vnni")) isa |= FATHOM_ISA_AVX512_VNNI;
-    if (__builtin_cpu_supports("avx512bf16")) isa |= FATHOM_ISA_AVX512_BF16;
     return isa;
 }
 
@@ -39,5 +38,4 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
         table->name = "avx512-vnni";
         matmul_vnni_fill(table);
     }
-    if ((isa & FATHOM_ISA_AVX512_BF16) != 0) matmul_bf16_fill(table);
 }

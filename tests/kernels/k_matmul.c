@@ -8,7 +8,6 @@
 //   kernels that hold x in 8 bits: sum e_i |w_i|, where e_i is the rounding error of x_i by the
 //     form's public rule: scale = max |x| / 127 of 32 values, nearest integer. Some tokens lie on
 //     that grid, so that nothing of the bound but f32 rounding is left;
-//   kernels that hold x in bf16, once or as a sum of two: 2^-9 or 2^-16 of sum |x_i w_i|;
 //   what instructions may flush to zero: FLT_MIN for each product and each weight.
 
 #include "tests/kernels/k_matmul.h"
@@ -34,7 +33,6 @@ struct trial {
     const struct problem *problem;
     const char *name;
     struct matmul_kernel kernel;
-    bool has_bf16;
     uint8_t *panels;
     void *x;
     float *out;
@@ -59,13 +57,9 @@ static double bound_of(const struct trial *trial, uint32_t token, uint32_t row, 
     const size_t at = (size_t)token * MAX_ROWS + row;
     size_t wide = 4096; // no padding worth mentioning
     bool is_8bit = trial->kernel.x_row_bytes((uint32_t)wide) < 2 * wide;
-    bool is_bf16 = trial->kernel.x_row_bytes((uint32_t)wide) < 4 * wide && !is_8bit;
-    bool is_bf16_pair = trial->has_bf16 && p->type == FATHOM_TYPE_BF16 && !is_bf16;
     double bound = lambda * sqrt(p->n_cols) * f32_unit * p->parts[at];
     bound += 4.0 * f32_unit * (fabs(p->truth[at]) + other);
     if (is_8bit) bound += p->errors[at];
-    if (is_bf16) bound += 0x1p-9 * p->terms[at];
-    if (is_bf16_pair) bound += 0x1p-16 * p->terms[at];
     return bound + (double)FLT_MIN * (p->n_cols + p->w_sum[row]);
 }
 
@@ -243,7 +237,6 @@ static void check_wild_weights(struct trial *trial)
 static void check_variant(const struct problem *p, uint32_t variant)
 {
     struct trial trial = {.problem = p, .name = matmul_variants[variant].name};
-    trial.has_bf16 = (matmul_variants[variant].mask & FATHOM_ISA_AVX512_BF16) != 0;
     if (!matmul_variant_kernel(variant, p->type, &trial.kernel)) return;
     size_t n_out = (size_t)MAX_TOKENS * (MAX_ROWS + PAD) + PAD;
     check_ok(mem_new(n_out, sizeof *trial.out, "out", &trial.out));

@@ -118,18 +118,15 @@ static void solve(struct problem *p)
         for (size_t t = 0; t < MAX_TOKENS; t++) {
             const float *x = p->x + t * p->n_cols;
             const double *e = errors + t * p->n_cols;
-            double sums[4] = {0};
+            double sums[3] = {0};
             for (uint32_t i = 0; i < p->n_cols; i++) {
-                double term = (double)x[i] * (double)w[i];
-                sums[0] += term;
-                sums[1] += fabs(term);
-                sums[2] += fabs((double)x[i]) * parts[i];
-                sums[3] += e[i] * fabs((double)w[i]);
+                sums[0] += (double)x[i] * (double)w[i];
+                sums[1] += fabs((double)x[i]) * parts[i];
+                sums[2] += e[i] * fabs((double)w[i]);
             }
             p->truth[t * MAX_ROWS + r] = sums[0];
-            p->terms[t * MAX_ROWS + r] = sums[1];
-            p->parts[t * MAX_ROWS + r] = sums[2];
-            p->errors[t * MAX_ROWS + r] = sums[3];
+            p->parts[t * MAX_ROWS + r] = sums[1];
+            p->errors[t * MAX_ROWS + r] = sums[2];
         }
     }
     mem_free(errors);
@@ -148,7 +145,6 @@ void problem_open(struct problem *p, int32_t type, uint32_t n_cols)
     check_ok(mem_new((size_t)MAX_TOKENS * n_cols, sizeof *p->x, "x", &p->x));
     check_ok(mem_new(MAX_ROWS, sizeof *p->bias, "bias", &p->bias));
     check_ok(mem_new(n_out, sizeof *p->truth, "truth", &p->truth));
-    check_ok(mem_new(n_out, sizeof *p->terms, "terms", &p->terms));
     check_ok(mem_new(n_out, sizeof *p->parts, "parts", &p->parts));
     check_ok(mem_new(n_out, sizeof *p->errors, "errors", &p->errors));
     check_ok(mem_new(MAX_ROWS, sizeof *p->w_sum, "w_sum", &p->w_sum));
@@ -162,7 +158,7 @@ void problem_open(struct problem *p, int32_t type, uint32_t n_cols)
 
 void problem_close(struct problem *p)
 {
-    void *blocks[] = {p->rows, p->x, p->bias, p->truth, p->terms, p->parts, p->errors, p->w_sum};
+    void *blocks[] = {p->rows, p->x, p->bias, p->truth, p->parts, p->errors, p->w_sum};
     for (size_t i = 0; i < COUNT(blocks); i++)
         mem_free(blocks[i]);
 }
