@@ -91,11 +91,9 @@ static void test_reference_ids(void **state)
 static void check_round_trip(const struct vocab *vocab, const char *text, size_t bytes)
 {
     int32_t *ids = NULL;
-    size_t n_ids, n_again;
-    assert_int_equal(vocab_tokenize(vocab, text, bytes, 0, NULL, 0, &n_ids), FATHOM_PARTIAL);
-    check_ok(mem_new(n_ids, sizeof *ids, "ids", &ids));
-    check_ok(vocab_tokenize(vocab, text, bytes, 0, ids, n_ids, &n_again));
-    assert_int_equal(n_ids, n_again);
+    size_t n_ids;
+    check_ok(mem_new(bytes + 1, sizeof *ids, "ids", &ids));
+    check_ok(vocab_tokenize(vocab, text, bytes, 0, ids, bytes + 1, &n_ids));
     check_text(vocab, ids, n_ids, text, bytes);
     mem_free(ids);
 }
