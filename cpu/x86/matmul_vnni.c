@@ -199,11 +199,13 @@ static ALWAYS_INLINE void run_panel(const int32_t type, struct tile *tile, const
                                     uint32_t n_cols)
 {
     const struct layout layout = layout_of(type);
+    const uint32_t share_bytes = layout.unit_bytes / layout.n_blocks;
     memset(tile->sums, 0, tile->n_tokens * sizeof tile->sums[0]);
     for (size_t at = 0; at < n_cols / BLOCK; at += layout.n_blocks, panel += layout.unit_bytes) {
-        prefetch_bytes(panel + PREFETCH_BYTES, layout.unit_bytes);
-        for (uint32_t block = 0; block < layout.n_blocks; block++)
+        for (uint32_t block = 0; block < layout.n_blocks; block++) {
+            prefetch_bytes(panel + share_bytes * block + PREFETCH_BYTES, share_bytes);
             add_tokens(type, tile, panel, block, at + block);
+        }
     }
 }
 
