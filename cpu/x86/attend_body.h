@@ -62,11 +62,20 @@ struct attend_step {
     const char *k_tail;    // of the step of keys at n_whole, where a block is not whole steps
     uint32_t n_whole;      // keys of whole steps
     struct key_range keys; // that all these rows see
+    bool ahead;            // fetch the next block meanwhile
 };
 
 SIMD_INLINE size_t value_bytes(int32_t type)
 {
     return type == FATHOM_TYPE_F32 ? 4 : 2;
+}
+
+// Begins to bring a row of the next block to the cache. Where K and V stream from memory, the
+// hardware alone starts anew at each page and each change between K and V.
+SIMD_INLINE void fetch_row(const char *row, size_t row_bytes)
+{
+    for (size_t i = 0; i < row_bytes; i += 64)
+        _mm_prefetch(row + i, _MM_HINT_T0);
 }
 
 // sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes.
@@ -95,6 +104,8 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
     vec scale = vec_set1(s->args->scale);
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
+        for (uint32_t i = 0; i < n_keys && s->ahead; i++)
+            fetch_row(k + (BLOCK_KEYS + i) * stride_bytes, d * value_bytes(type));
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
@@ -186,6 +197,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     const size_t stride_bytes = s->args->v_stride_bytes, step_bytes = VEC_LANES * value_bytes(type);
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++, v += stride_bytes) {
+        if (s->ahead) fetch_row(v + BLOCK_KEYS * stride_bytes, (size_t)n_vecs * step_bytes);
         const float *weights =
             s->tile->weights + (key - key % n_keys) * (uint32_t)n_rows + key % n_keys;
         vec values[4];
@@ -265,6 +277,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     }
     for (uint32_t row = 0, n = 0; row < n_rows; row += n) {
         s->first_row = row;
+        s->ahead = row == 0 && n_keys == BLOCK_KEYS && first + BLOCK_KEYS < a->n_keys;
         for (n = 0; n < ROWS && row + n < n_rows; n++) {
             uint32_t token = (row_begin + row + n) / a->group;
             uint32_t head = (row_begin + row + n) % a->group;

@@ -127,6 +127,27 @@ static void test_equal_scores(void **state)
     problem_close(&p);
 }
 
+// Scores that rise or fall from key to key by exact steps, slowly and steeply: what was gathered is
+// rescaled often, and nothing may overflow before it is.
+static void test_steady_scores(void **state)
+{
+    struct rng rng;
+    (void)state;
+    rng_init(&rng, SEED + 8);
+    for (int n = 0; n < 8; n++) {
+        struct problem p = plain_case(16, 4, 3, 700);
+        problem_open(&p, &rng, false, 0);
+        p.args.scale = (const float[]){0x1p-7f, 0x1p-5f, 1, 16}[n % 4];
+        for (uint32_t row = 0; row < p.args.n_tokens * p.args.group; row++)
+            p.q[row * p.args.d_k] = n < 4 ? 1 : -1;
+        for (uint32_t j = 0; j < p.args.n_keys; j++)
+            p.k_wide[j * p.args.d_k] =
+                problem_put(FATHOM_TYPE_F16, p.k + j * p.args.k_stride_bytes, (float)j);
+        check_problem(&p);
+        problem_close(&p);
+    }
+}
+
 // Scores of whole powers of two, exact in all types, far beyond the range of exp: only the greatest
 // one counts, and the result is its value, exactly.
 static void test_huge_scores(void **state)
@@ -356,7 +377,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_equal_scores),  cmocka_unit_test(test_huge_scores),
         cmocka_unit_test(test_nan),           cmocka_unit_test(test_infinity),
         cmocka_unit_test(test_deterministic), cmocka_unit_test(test_parts_merge),
-        cmocka_unit_test(test_merge_edges),
+        cmocka_unit_test(test_merge_edges),   cmocka_unit_test(test_steady_scores),
     };
     return check_run("k_attend", tests, COUNT(tests));
 }
