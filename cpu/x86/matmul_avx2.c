@@ -12,7 +12,7 @@
 // overflow, and vpmaddwd widens. 8-bit quants are multiplied as |w| and sign(w) * q, because u up
 // to 255 would overflow even one pair.
 //
-// The weights of a block are unpacked once and met by up to TILE_TOKENS tokens, whose sums wait in
+// The weights of a block are unpacked once and met by up to QUANT_TOKENS tokens, whose sums wait in
 // the first-level cache. Every value is made by the same operations in the same order whatever the
 // tile.
 
@@ -32,6 +32,8 @@ enum {
     Q6_HALF_STEPS = 4,     // that share a sub-scale
 };
 
+static const float x_least = 1e-36f; // of max |x|: the inverse scale stays finite
+
 struct x_block {
     int8_t q[PANEL_BLOCK];
     float scale;
@@ -50,28 +52,37 @@ static size_t quant_x_row_bytes(uint32_t n_cols)
     return round_to_line(n_cols / PANEL_BLOCK * sizeof(struct x_block)) | LINE_BYTES;
 }
 
+// Four vectors of words to bytes, in order. Packing works within halves of a vector, so that the
+// words of four bytes come out as 0 2 4 6 1 3 5 7 of the order wanted.
+SIMD_INLINE void store_bytes(int8_t *out, const __m256i words[4])
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i low = _mm256_packs_epi32(words[0], words[1]);
+    const __m256i high = _mm256_packs_epi32(words[2], words[3]);
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+    _mm256_storeu_si256((__m256i *)(void *)out, bytes);
+}
+
+// With NaN or infinity in x the quants mean nothing: the scale decides.
 static void pack_x_block(struct x_block *block, const float *x)
 {
     vec max = vec_zero();
-    bool is_finite = true;
+    vec wild = vec_zero();
+    __m256i q[PANEL_BLOCK / VEC_LANES];
     for (uint32_t i = 0; i < PANEL_BLOCK; i += VEC_LANES) {
         const vec size = vec_abs(vec_load(x + i));
-        const vec wild = _mm256_cmp_ps(size, vec_set1(INFINITY), _CMP_NLT_UQ);
-        is_finite = is_finite && _mm256_movemask_ps(wild) == 0;
+        wild = _mm256_or_ps(wild, _mm256_cmp_ps(size, vec_set1(INFINITY), _CMP_NLT_UQ));
         max = vec_max(max, size);
     }
     const float most = vec_hmax(max);
-    const float inverse = is_finite && most >= 1e-36f ? X_MAX / most : 0.0f;
-    int32_t sums[2] = {0};
-    for (uint32_t i = 0; i < PANEL_BLOCK; i++) {
-        const float value = is_finite ? x[i] * inverse : 0.0f;
-        block->q[i] = (int8_t)_mm_cvtss_si32(_mm_set_ss(value));
-        sums[i / 16] += block->q[i];
-    }
-    block->scale = is_finite ? most / X_MAX : NAN;
-    block->sum = (float)(sums[0] + sums[1]);
-    block->sum_low = (float)sums[0];
-    block->sum_high = (float)sums[1];
+    const vec inverse = vec_set1(most >= x_least ? X_MAX / most : 0.0f);
+    for (uint32_t i = 0; i < PANEL_BLOCK; i += VEC_LANES)
+        q[i / VEC_LANES] = _mm256_cvtps_epi32(vec_mul(vec_load(x + i), inverse));
+    store_bytes(block->q, q);
+    block->scale = _mm256_movemask_ps(wild) == 0 ? most / X_MAX : NAN;
+    block->sum_low = vec_hsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[0], q[1])));
+    block->sum_high = vec_hsum(_mm256_cvtepi32_ps(_mm256_add_epi32(q[2], q[3])));
+    block->sum = block->sum_low + block->sum_high;
 }
 
 static void quant_pack_x(void *packed, const float *x, uint32_t n_cols)
