@@ -1,5 +1,5 @@
-// Hostile GGUF files: 100,000 seeded mutants of two good headers, each opened and, if it is taken,
-// read in every corner. Nothing may crash or leak (the sanitizers tell), and opening may not
+// Hostile GGUF files: 100,000 seeded mutants of three good headers, each opened and, if it is
+// taken, read in every corner. Nothing may crash or leak (the sanitizers tell), and opening may not
 // allocate more than the file's size and a constant.
 //
 //     fuzz_gguf [SEED [N_MUTANTS]]
@@ -187,7 +187,7 @@ static void fuzz(const char *name, int file, size_t file_bytes, const struct byt
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     rng_init(&rng, seed);
-    for (size_t i = 0; i < n_mutants / 2; i++) {
+    for (size_t i = 0; i < n_mutants / 3; i++) {
         size_t bytes = file_bytes;
         mutant.n = header->n;
         memcpy(mutant.data, header->data, header->n);
@@ -206,56 +206,101 @@ static void fuzz(const char *name, int file, size_t file_bytes, const struct byt
            name, (unsigned long long)seed, tally.n_opened, tally.n_refused, tally.n_vocabs,
            tally.n_tokenized);
     // Mutants that all fail at the magic, or all pass, would test nothing.
-    assert_true(tally.n_opened > n_mutants / 50);
-    assert_true(tally.n_refused > n_mutants / 50);
+    assert_true(tally.n_opened > n_mutants / 75);
+    assert_true(tally.n_refused > n_mutants / 75);
 }
 
-// Every type once, tokens that a vocabulary can be made of, and tensors.
-static void make_small(struct bytes *bytes)
+// The first three tokens are special, then come bytes (SPM) or characters (BPE), then pieces that
+// merging makes.
+enum { N_FIRST = 3, N_BYTES = 256, N_CHARS = 95, N_PIECES = 8 };
+
+static void put_spm(struct bytes *bytes)
 {
-    const uint32_t n_tokens = 259;
-    uint64_t dims[4] = {32, 2, 2, 1};
-    put_head(bytes, 3, 14);
-    put_key_string(bytes, "general.architecture", "llama");
-    put_key_u32(bytes, "general.alignment", 32);
-    put_key(bytes, "u8", FATHOM_GGUF_UINT8), put_u8(bytes, 1);
-    put_key(bytes, "i16", FATHOM_GGUF_INT16), put(bytes, "ab", 2);
-    put_key(bytes, "f32", FATHOM_GGUF_FLOAT32), put_u32(bytes, 0x3f800000);
-    put_key(bytes, "f64", FATHOM_GGUF_FLOAT64), put_u64(bytes, 1);
-    put_key(bytes, "bool", FATHOM_GGUF_BOOL), put_u8(bytes, 1);
-    put_key_array(bytes, "nested", FATHOM_GGUF_ARRAY, 2);
-    put_u32(bytes, FATHOM_GGUF_STRING), put_u64(bytes, 1), put_string(bytes, "x");
-    put_u32(bytes, FATHOM_GGUF_INT64), put_u64(bytes, 1), put_u64(bytes, 1);
+    static const char *const pieces[N_PIECES] = {"\xe2\x96\x81", "H",  "e",    "l",
+                                                 "He",           "ll", "Hell", "\xe2\x96\x81Hell"};
+    const uint32_t n_tokens = N_FIRST + N_BYTES + N_PIECES;
     put_key_string(bytes, "tokenizer.ggml.model", "llama");
     put_key_array(bytes, "tokenizer.ggml.tokens", FATHOM_GGUF_STRING, n_tokens);
-    for (uint32_t i = 0; i < n_tokens; i++) {
+    put_string(bytes, "<unk>"), put_string(bytes, "<s>"), put_string(bytes, "</s>");
+    for (uint32_t i = 0; i < N_BYTES; i++) {
         char text[8];
-        snprintf(text, sizeof text, i < 3 ? "<%c>" : "<0x%02X>",
-                 i < 3 ? (uint32_t) "us/"[i] : i - 3);
+        snprintf(text, sizeof text, "<0x%02X>", i);
         put_string(bytes, text);
     }
-    put_key_array(bytes, "tokenizer.ggml.scores", FATHOM_GGUF_FLOAT32, n_tokens);
-    for (uint32_t i = 0; i < n_tokens; i++)
-        put_u32(bytes, 0);
+    for (uint32_t i = 0; i < N_PIECES; i++)
+        put_string(bytes, pieces[i]);
     put_key_array(bytes, "tokenizer.ggml.token_type", FATHOM_GGUF_INT32, n_tokens);
     for (uint32_t i = 0; i < n_tokens; i++)
-        put_u32(bytes, i == 0 ? 2 : i < 3 ? 3 : 6);
-    put_key_u32(bytes, "tokenizer.ggml.bos_token_id", 1);
-    put_key_u32(bytes, "tokenizer.ggml.eos_token_id", 2);
-    put_tensor(bytes, "token_embd.weight", FATHOM_TYPE_F32, 2, dims, 0);
-    put_tensor(bytes, "output.weight", FATHOM_TYPE_Q4_0, 3, dims, 256);
-    put_tensor(bytes, "other", 99, 1, dims, 352);
-    put_data(bytes, 32, 512);
+        put_u32(bytes, i == 0 ? 2 : i < N_FIRST ? 3 : i < N_FIRST + N_BYTES ? 6 : 1);
+    put_key_array(bytes, "tokenizer.ggml.scores", FATHOM_GGUF_FLOAT32, n_tokens);
+    for (uint32_t i = 0; i < n_tokens; i++) {
+        float score = -(float)i;
+        put(bytes, &score, sizeof score);
+    }
 }
 
-static void small_header(void **state)
+static void put_bpe(struct bytes *bytes)
 {
-    (void)state;
+    static const char *const merges[] = {"H e", "l l", "He ll", "\xc4\xa0 w"};
+    static const char *const pieces[N_PIECES] = {"\xc4\xa0",  "He",       "ll",       "Hell",
+                                                 "\xc4\xa0w", "\xc3\x83", "\xc2\xb6", "12"};
+    const uint32_t n_tokens = N_FIRST + N_CHARS + N_PIECES;
+    put_key_string(bytes, "tokenizer.ggml.model", "gpt2");
+    put_key_array(bytes, "tokenizer.ggml.tokens", FATHOM_GGUF_STRING, n_tokens);
+    put_string(bytes, "<unk>"), put_string(bytes, "<s>"), put_string(bytes, "</s>");
+    for (uint32_t i = 0; i < N_CHARS; i++) {
+        char text[2] = {(char)(' ' + i), 0};
+        put_string(bytes, text);
+    }
+    for (uint32_t i = 0; i < N_PIECES; i++)
+        put_string(bytes, pieces[i]);
+    put_key_array(bytes, "tokenizer.ggml.token_type", FATHOM_GGUF_INT32, n_tokens);
+    for (uint32_t i = 0; i < n_tokens; i++)
+        put_u32(bytes, i < N_FIRST ? 3 : 1);
+    put_key_array(bytes, "tokenizer.ggml.merges", FATHOM_GGUF_STRING, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        put_string(bytes, merges[i]);
+    put_key_string(bytes, "tokenizer.ggml.pre", "llama-bpe");
+}
+
+// A file with most types, a vocabulary of four entries or five, and tensors.
+static void fuzz_small(const char *name, void (*put_vocab)(struct bytes *), uint64_t n_vocab)
+{
     static struct bytes small;
-    make_small(&small);
+    uint64_t dims[4] = {32, 2, 2, 1};
+    put_head(&small, 3, n_vocab + 10);
+    put_key_string(&small, "general.architecture", "llama");
+    put_key_u32(&small, "general.alignment", 32);
+    put_key(&small, "u8", FATHOM_GGUF_UINT8), put_u8(&small, 1);
+    put_key(&small, "i16", FATHOM_GGUF_INT16), put(&small, "ab", 2);
+    put_key(&small, "f32", FATHOM_GGUF_FLOAT32), put_u32(&small, 0x3f800000);
+    put_key(&small, "f64", FATHOM_GGUF_FLOAT64), put_u64(&small, 1);
+    put_key(&small, "bool", FATHOM_GGUF_BOOL), put_u8(&small, 1);
+    put_key_array(&small, "nested", FATHOM_GGUF_ARRAY, 2);
+    put_u32(&small, FATHOM_GGUF_STRING), put_u64(&small, 1), put_string(&small, "x");
+    put_u32(&small, FATHOM_GGUF_INT64), put_u64(&small, 1), put_u64(&small, 1);
+    put_key_u32(&small, "tokenizer.ggml.bos_token_id", 1);
+    put_key_u32(&small, "tokenizer.ggml.eos_token_id", 2);
+    put_vocab(&small);
+    put_tensor(&small, "token_embd.weight", FATHOM_TYPE_F32, 2, dims, 0);
+    put_tensor(&small, "output.weight", FATHOM_TYPE_Q4_0, 3, dims, 256);
+    put_tensor(&small, "other", 99, 1, dims, 352);
+    put_data(&small, 32, 512);
     int file = memfd_create("small", MFD_CLOEXEC);
     assert_int_equal(write(file, small.data, small.n), (ssize_t)small.n);
-    fuzz("small", file, small.n, &small);
+    fuzz(name, file, small.n, &small);
+}
+
+static void spm_header(void **state)
+{
+    (void)state;
+    fuzz_small("spm", put_spm, 4);
+}
+
+static void bpe_header(void **state)
+{
+    (void)state;
+    fuzz_small("bpe", put_bpe, 5);
 }
 
 static void needle_header(void **state)
@@ -288,7 +333,8 @@ static void needle_header(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_header),
+        cmocka_unit_test(spm_header),
+        cmocka_unit_test(bpe_header),
         cmocka_unit_test(needle_header),
     };
     if (argc > 1) seed = strtoull(argv[1], NULL, 10);
