@@ -23,7 +23,7 @@ enum {
     N_VECS = VEC_LANES == 16 ? 32 : 16, // registers
     TILE_PANELS = 2,
     TILE_TOKENS = VEC_LANES == 16 ? 12 : 6,
-    FEW_TOKENS = TILE_TOKENS / 3,
+    FEW_TOKENS = 4,  // of what whole tiles leave; sums enough to keep the multipliers busy
     LONE_PANELS = 4, // of a tile with one token
     LINE_BYTES = 64,
     PACK_COLS = 32, // packed at a time: a line or two of each row
@@ -80,21 +80,24 @@ SIMD_INLINE void store_sums(const struct matmul_args *args, uint32_t row, uint32
     vec_store_n(out, sums, n);
 }
 
-// n_panels and n_tokens are constants. Panels that the share lacks are computed as its last one,
-// and not stored.
+// n_panels and n_tokens are constants. Panels and tokens that the share lacks are computed as its
+// last ones, and not stored.
 SIMD_INLINE void run_tile(int32_t type, const struct matmul_args *args, uint32_t row,
                           uint32_t token, uint32_t n_panels, uint32_t n_tokens)
 {
-    const uint32_t last = (args->n_rows - 1) / VEC_LANES;
+    const uint32_t last_panel = (args->n_rows - 1) / VEC_LANES;
+    const uint32_t last_token = args->n_tokens - 1;
     const uint8_t *panels[LONE_PANELS];
     const float *x[TILE_TOKENS];
     vec sums[LONE_PANELS][TILE_TOKENS];
     for (uint32_t p = 0; p < n_panels; p++) {
-        const uint32_t panel = row / VEC_LANES + p < last ? row / VEC_LANES + p : last;
+        const uint32_t panel = row / VEC_LANES + p < last_panel ? row / VEC_LANES + p : last_panel;
         panels[p] = (const uint8_t *)args->panels + panel * bytes_of_panel(type, args->n_cols);
     }
-    for (uint32_t t = 0; t < n_tokens; t++)
-        x[t] = (const float *)args->x + (token + t) * (x_row_bytes(args->n_cols) / sizeof(float));
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        const size_t at = token + t < last_token ? token + t : last_token;
+        x[t] = (const float *)args->x + at * (x_row_bytes(args->n_cols) / sizeof(float));
+    }
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < n_panels; p++)
 #pragma GCC unroll 12
@@ -117,7 +120,7 @@ SIMD_INLINE void run_tile(int32_t type, const struct matmul_args *args, uint32_t
     for (uint32_t p = 0; p < n_panels; p++)
 #pragma GCC unroll 12
         for (uint32_t t = 0; t < n_tokens; t++)
-            if (row + p * VEC_LANES < args->n_rows)
+            if (row + p * VEC_LANES < args->n_rows && token + t < args->n_tokens)
                 store_sums(args, row + p * VEC_LANES, token + t, sums[p][t]);
 }
 
@@ -133,10 +136,8 @@ SIMD_INLINE void run_tiles(int32_t type, const struct matmul_args *args)
         uint32_t token = 0;
         for (; args->n_tokens - token >= TILE_TOKENS; token += TILE_TOKENS)
             run_tile(type, args, row, token, TILE_PANELS, TILE_TOKENS);
-        for (; args->n_tokens - token >= FEW_TOKENS; token += FEW_TOKENS)
+        for (; token < args->n_tokens; token += FEW_TOKENS)
             run_tile(type, args, row, token, TILE_PANELS, FEW_TOKENS);
-        for (; token < args->n_tokens; token++)
-            run_tile(type, args, row, token, TILE_PANELS, 1);
     }
 }
 
