@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cpu/cpu_kernels.h"
 #include "cpu/cpu_private.h"
-#include "cpu/kernels.h"
 #include "src/base/mem.h"
 #include "src/base/status.h"
 
@@ -82,7 +82,7 @@ fathom_status cpu_device_open(const struct cpu_device_params *params, fathom_dev
     cpu->base.ops = &cpu_device_ops;
     cpu->base.linear = &cpu_linear_ops;
     cpu->base.log = params->log;
-    kernels_init(&cpu->kernels, params->isa_mask);
+    cpu_kernels_init(&cpu->kernels, params->isa_mask);
     snprintf(cpu->base.text, sizeof cpu->base.text, "cpu: %u thread%s, %s", params->n_threads,
              params->n_threads == 1 ? "" : "s", cpu->kernels.name);
 

@@ -1,6 +1,6 @@
 // Contract: the table of host kernels. Stateless functions on host pointers, run by one thread over
 // its share of the work. Filled with the reference first, then overridden up the instruction-set
-// ladder (cpu/kernels.c).
+// ladder (cpu/cpu_kernels.c).
 //
 // For all entries: pointers of tensors need no alignment beyond that of their element type, unless
 // the entry says so; outputs do not overlap inputs unless it says "in place"; zero counts do

@@ -3,7 +3,7 @@
 //
 //     dump_dequant TYPE N_COLS < blocks > floats
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "src/base/dtype.h"
 #include "src/base/mem.h"
 
@@ -16,7 +16,7 @@ static int dump(const struct dtype *dtype, size_t n_cols)
     size_t row_bytes = dtype_row_bytes(dtype->type, n_cols);
     uint8_t *row = NULL;
     float *values = NULL;
-    kernels_init(&kernels, 0); // the reference, which every variant is checked against
+    cpu_kernels_init(&kernels, 0); // the reference, which every variant is checked against
     if (mem_new(row_bytes, 1, "row", &row) < 0 ||
         mem_new(n_cols, sizeof *values, "values", &values) < 0)
         return 1;

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "cpu/ladder.h"
 #include "src/base/mem.h"
 #include "tests/kernels/k_bench.h"
@@ -25,7 +25,7 @@ static const uint32_t keys[] = {0, 1, 15, 16, 17, 63, 64, 65, 127, 300, 1000};
 static bool variant_init(int variant, struct kernel_table *table)
 {
     if ((k_variants[variant].mask & ~ladder_isa()) != 0) return false;
-    kernels_init(table, k_variants[variant].mask);
+    cpu_kernels_init(table, k_variants[variant].mask);
     return true;
 }
 

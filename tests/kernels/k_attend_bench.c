@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "cpu/ladder.h"
 #include "src/base/mem.h"
 #include "tests/kernels/k_bench.h"
@@ -125,7 +125,7 @@ int attend_bench(void)
     job.kv = kv;
     for (int variant = 1; variant < K_VARIANTS; variant++) {
         if ((k_variants[variant].mask & ~ladder_isa()) != 0) continue;
-        kernels_init(&table, k_variants[variant].mask);
+        cpu_kernels_init(&table, k_variants[variant].mask);
         double peak_gflops = bench_peak_gflops(pool, k_variants[variant].mask);
         printf("%s: %d threads, %.1f GFLOP/s of multiply-adds\n", k_variants[variant].name,
                N_THREADS, peak_gflops);

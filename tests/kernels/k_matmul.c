@@ -42,10 +42,10 @@ struct trial {
 bool matmul_variant_kernel(uint32_t variant, int32_t type, struct matmul_kernel *kernel)
 {
     struct kernel_table table;
-    kernels_init(&table, matmul_variants[variant].mask);
+    cpu_kernels_init(&table, matmul_variants[variant].mask);
     *kernel = table.matmul[type];
     for (uint32_t i = 0; i < variant; i++) {
-        kernels_init(&table, matmul_variants[i].mask);
+        cpu_kernels_init(&table, matmul_variants[i].mask);
         if (table.matmul[type].run == kernel->run) return false;
     }
     return true;

@@ -3,7 +3,7 @@
 #ifndef FATHOM_TESTS_KERNELS_K_MATMUL_H
 #define FATHOM_TESTS_KERNELS_K_MATMUL_H
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "fathom/device.h"
 #include "src/base/rng.h"
 

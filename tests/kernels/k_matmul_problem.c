@@ -85,7 +85,7 @@ static void read_weights(const struct problem *p, uint32_t row, float *w, double
     const uint8_t *bytes = p->rows + row * p->row_bytes;
     struct quant_block block = {0};
     struct kernel_table table;
-    kernels_init(&table, 0);
+    cpu_kernels_init(&table, 0);
     table.dequant_row(p->type, bytes, w, p->n_cols);
     for (uint32_t i = 0; i < p->n_cols && form.block_values == 0; i++)
         parts[i] = fabs((double)w[i]);

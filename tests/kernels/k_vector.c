@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "cpu/ladder.h"
 #include "fathom/fathom.h"
 #include "src/base/half.h"
@@ -62,7 +62,7 @@ static void check_near(const char *variant, const char *what, size_t n, size_t i
 static bool variant_init(int variant, struct kernel_table *table)
 {
     if ((k_variants[variant].mask & ~ladder_isa()) != 0) return false;
-    kernels_init(table, k_variants[variant].mask);
+    cpu_kernels_init(table, k_variants[variant].mask);
     return true;
 }
 

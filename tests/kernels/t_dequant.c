@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "fathom/device.h"
 #include "src/base/dtype.h"
 #include "tests/check.h"
@@ -83,7 +83,7 @@ static void equals_the_goldens(void **state)
     const uint32_t masks[] = {0, FATHOM_ISA_ALL};
     for (size_t m = 0; m < 2; m++) {
         struct kernel_table table;
-        kernels_init(&table, masks[m]);
+        cpu_kernels_init(&table, masks[m]);
         for (size_t i = 0; i < sizeof goldens / sizeof goldens[0]; i++)
             check_golden(&goldens[i], &table);
     }
@@ -93,7 +93,7 @@ static void reads_floats(void **state)
 {
     (void)state;
     struct kernel_table table;
-    kernels_init(&table, FATHOM_ISA_ALL);
+    cpu_kernels_init(&table, FATHOM_ISA_ALL);
     const uint16_t f16[] = {0x3c00, 0xc200, 0x0001, 0x7bff, 0xfc00, 0x8000};
     const float f16_values[] = {1.0f, -3.0f, 0x1p-24f, 65504.0f, -1.0f / 0.0f, -0.0f};
     const uint16_t bf16[] = {0x3f80, 0xc040, 0x0001, 0x7f80};

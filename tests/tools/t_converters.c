@@ -1,7 +1,7 @@
 // The scripts that write GGUF files: run on small models, their files read back with Fathom's own
 // reader and dequantisation.
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 #include "fathom/gguf.h"
 #include "src/base/dtype.h"
 
@@ -376,7 +376,7 @@ int main(void)
         cmocka_unit_test(rounds_to_every_type),
         cmocka_unit_test(mixes_types),
     };
-    kernels_init(&kernels, 0);
+    cpu_kernels_init(&kernels, 0);
     python = find_python();
     if (mkdtemp(folder) == NULL) return 1;
     int result = check_run("converters", tests, sizeof tests / sizeof tests[0]);

@@ -1,12 +1,12 @@
 // Fills a kernel table, reference first, then up the instruction-set ladder.
 
-#include "cpu/kernels.h"
+#include "cpu/cpu_kernels.h"
 
 #include <string.h>
 
 #include "cpu/ladder.h"
 
-void kernels_init(struct kernel_table *table, uint32_t isa_mask)
+void cpu_kernels_init(struct kernel_table *table, uint32_t isa_mask)
 {
     memset(table, 0, sizeof *table);
     table->name = "ref";
