@@ -70,12 +70,18 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-// Begins to bring a row of the next block to the cache. Where K and V stream from memory, the
-// hardware alone starts anew at each page and each change between K and V.
-SIMD_INLINE void fetch_row(const char *row, size_t row_bytes)
+// Begins to bring rows of the next block to the cache, where bytes begin .. begin + step_bytes - 1
+// are the part of a row now in work; done along with that work, so that requests do not pile up.
+// Where K and V stream from memory, the hardware alone starts anew at each page and at each change
+// between K and V.
+SIMD_INLINE void fetch_rows(const char *rows, size_t stride_bytes, int n_rows, size_t begin,
+                            size_t step_bytes)
 {
-    for (size_t i = 0; i < row_bytes; i += 64)
-        _mm_prefetch(row + i, _MM_HINT_T0);
+    enum { LINE_BYTES = 64 };
+    size_t first = (begin + LINE_BYTES - 1) & ~(size_t)(LINE_BYTES - 1);
+    for (size_t at = first; at < begin + step_bytes; at += LINE_BYTES)
+        for (int row = 0; row < n_rows; row++)
+            _mm_prefetch(rows + row * stride_bytes + at, _MM_HINT_T0);
 }
 
 // sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes.
@@ -104,14 +110,16 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
     vec scale = vec_set1(s->args->scale);
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
-        for (uint32_t i = 0; i < n_keys && s->ahead; i++)
-            fetch_row(k + (BLOCK_KEYS + i) * stride_bytes, d * value_bytes(type));
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
-        for (uint32_t c = 0; c < d_whole; c += VEC_LANES)
+        for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
+            if (s->ahead)
+                fetch_rows(k + BLOCK_KEYS * stride_bytes, stride_bytes, (int)n_keys,
+                           c * value_bytes(type), VEC_LANES * value_bytes(type));
             dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
+        }
         if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
         vec_store(s->tile->weights + key * (uint32_t)n_rows, vec_mul(scale, vec_sums(sums)));
     }
@@ -197,7 +205,8 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     const size_t stride_bytes = s->args->v_stride_bytes, step_bytes = VEC_LANES * value_bytes(type);
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++, v += stride_bytes) {
-        if (s->ahead) fetch_row(v + BLOCK_KEYS * stride_bytes, (size_t)n_vecs * step_bytes);
+        if (s->ahead)
+            fetch_rows(v + BLOCK_KEYS * stride_bytes, 0, 1, 0, (size_t)n_vecs * step_bytes);
         const float *weights =
             s->tile->weights + (key - key % n_keys) * (uint32_t)n_rows + key % n_keys;
         vec values[4];
