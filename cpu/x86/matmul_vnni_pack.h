@@ -1,7 +1,7 @@
 // How the VNNI kernels hold quantised weights and activations, and how they are brought there.
 //
 // Activations: a struct x_block for every 32 values, scale = max |x| / 127. A block with NaN or
-// infinity in it has the scale NaN, so that every value made from it is NaN.
+// infinity in it has zeros and the scale NaN, so that every value made from it is NaN.
 //
 // A panel is 32 rows, two groups of 16 lanes, in units of one block of the type (32 columns, or 256
 // of the K types). A unit is a header and then quants.
@@ -89,15 +89,12 @@ static inline void pack_x(void *packed, const float *x, uint32_t n_cols)
         float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
         float inverse = max > 0.0f ? 127.0f / max : 0.0f;
         __mmask16 wild = _mm512_fpclass_ps_mask(low, WILD) | _mm512_fpclass_ps_mask(high, WILD);
-        block->scale = max / 127.0f;
+        __mmask16 kept = wild == 0 ? 0xffff : 0;
+        block->scale = wild == 0 ? max / 127.0f : __builtin_nanf("");
         if (inverse > FLT_MAX) inverse = FLT_MAX; // no use of the whole grid below 4e-37
-        if (wild != 0) {
-            inverse = 0.0f;
-            block->scale = __builtin_nanf("");
-        }
         __m512 factor = _mm512_set1_ps(inverse);
-        __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, factor));
-        __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, factor));
+        __m512i q_low = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(low, factor));
+        __m512i q_high = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(high, factor));
         _mm_storeu_si128((__m128i *)block->q, _mm512_cvtsepi32_epi8(q_low));
         _mm_storeu_si128((__m128i *)(block->q + 16), _mm512_cvtsepi32_epi8(q_high));
         block->neg_sum_low = -_mm512_reduce_add_epi32(q_low);
