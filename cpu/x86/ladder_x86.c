@@ -6,12 +6,20 @@
 
 #include "fathom/device.h"
 
+#include <cpuid.h>
+
+// By hand, because clang 14's __builtin_cpu_supports does not know the name.
+static bool has_f16c(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 uint32_t ladder_isa(void)
 {
     uint32_t isa = 0;
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !__builtin_cpu_supports("f16c"))
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c())
         return isa;
     isa |= FATHOM_ISA_AVX2;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
@@ -19,6 +27,7 @@ uint32_t ladder_isa(void)
         return isa;
     isa |= FATHOM_ISA_AVX512;
     if (__builtin_cpu_supports("avx512vnni")) isa |= FATHOM_ISA_AVX512_VNNI;
+    if (__builtin_cpu_supports("avx512bf16")) isa |= FATHOM_ISA_AVX512_BF16;
     return isa;
 }
 
@@ -37,5 +46,9 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
         table->name = "avx512-vnni";
         matmul_vnni_fill(table);
+    }
+    if ((isa & FATHOM_ISA_AVX512_BF16) != 0) {
+        table->name = (isa & FATHOM_ISA_AVX512_VNNI) != 0 ? "avx512-vnni-bf16" : "avx512-bf16";
+        matmul_bf16_fill(table);
     }
 }

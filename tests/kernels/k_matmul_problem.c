@@ -48,7 +48,8 @@ void problem_random_rows(int32_t type, void *rows, uint32_t n_rows, uint32_t n_c
     }
 }
 
-// Every eighth token is zeros; others lie on the 8-bit grid, hold a huge value, or are tiny.
+// Every eighth token is zeros; others lie on the grids of 8 bits and of bf16, hold a huge value, or
+// are tiny.
 static void fill_token(float *x, uint32_t token, uint32_t n_cols, struct rng *rng)
 {
     for (uint32_t i = 0; i < n_cols; i++) {
@@ -62,7 +63,8 @@ static void fill_token(float *x, uint32_t token, uint32_t n_cols, struct rng *rn
     if (token % 8 == 4) x[rng_below(rng, n_cols)] = -1e25f;
 }
 
-// e_i of the head comment. A value near the middle of two integers may go either way.
+// e_i of the head comment, for kernels with quantised weights. A value near the middle of two
+// integers may go either way.
 static void grid_errors(const float *x, double *errors, uint32_t n_cols)
 {
     for (uint32_t begin = 0; begin < n_cols; begin += GROUP) {
@@ -76,6 +78,13 @@ static void grid_errors(const float *x, double *errors, uint32_t n_cols)
         for (uint32_t i = begin; i < end; i++)
             errors[i] += scale * 0x1p-14;
     }
+}
+
+// The same for kernels with BF16 weights.
+static void bf16_errors(const float *x, double *errors, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n_cols; i++)
+        errors[i] = fabs((double)x[i] - (double)bf16_to_float(bf16_from_float(x[i])));
 }
 
 // w_i as the reference has it, and m_i of the head comment.
@@ -110,7 +119,8 @@ static void solve(struct problem *p)
     check_ok(mem_new(p->n_cols, sizeof *parts, "parts", &parts));
     check_ok(mem_new(p->n_cols, sizeof *w, "weights", &w));
     for (size_t t = 0; t < MAX_TOKENS; t++)
-        grid_errors(p->x + t * p->n_cols, errors + t * p->n_cols, p->n_cols);
+        (p->type == FATHOM_TYPE_BF16 ? bf16_errors : grid_errors)(
+            p->x + t * p->n_cols, errors + t * p->n_cols, p->n_cols);
     for (uint32_t r = 0; r < MAX_ROWS; r++) {
         read_weights(p, r, w, parts);
         for (uint32_t i = 0; i < p->n_cols; i++)
