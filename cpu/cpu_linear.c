@@ -220,6 +220,9 @@ static fathom_status matmul(fathom_device *device, const struct matmul_many_args
     const struct cpu_device *cpu = (const struct cpu_device *)device;
     struct product_share share = {.cpu = cpu, .args = args};
     size_t token_bytes = 0;
+    if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
+        return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
+                          MATMUL_PRODUCTS_MAX);
     for (uint32_t i = 0; i < args->n_products; i++) {
         const struct weight *w = args->products[i].weight;
         token_bytes += w->kernel->x_row_bytes(w->desc.n_cols);
