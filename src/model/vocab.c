@@ -145,21 +145,18 @@ void vocab_emit_symbols(struct vocab_job *job, const char *word)
 static fathom_status encode_text(struct vocab_job *job, const char *text, size_t text_bytes,
                                  const struct special_list *specials)
 {
-    bool after_special = true;
     for (size_t at = 0; at < text_bytes;) {
         const struct special *special = NULL;
         size_t end = vocab_special_find(specials, text, text_bytes, at, &special);
         if (end > at) {
             if (job->vocab->is_spm)
-                FATHOM_TRY(vocab_spm_encode(job, text + at, end - at, after_special));
+                FATHOM_TRY(vocab_spm_encode(job, text + at, end - at));
             else
                 FATHOM_TRY(vocab_bpe_encode(job, text + at, end - at));
-            after_special = false;
         }
         if (special == NULL) break;
         vocab_emit(job, special->id);
         at = end + special->bytes;
-        after_special = true;
     }
     return FATHOM_OK;
 }

@@ -110,7 +110,7 @@ size_t vocab_special_find(const struct special_list *list, const char *text, siz
 FATHOM_MUST_USE fathom_status vocab_spm_load(struct vocab *vocab, const struct metadata *metadata);
 // The text between two special tokens.
 FATHOM_MUST_USE fathom_status vocab_spm_encode(struct vocab_job *job, const char *text,
-                                               size_t text_bytes, bool after_special);
+                                               size_t text_bytes);
 // Copies a text with U+2581 as space; returns its bytes, never more than before.
 size_t vocab_spm_unescape(const char *text, size_t text_bytes, char *out);
 

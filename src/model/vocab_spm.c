@@ -104,8 +104,7 @@ static fathom_status encode_word(struct vocab_job *job, const char *word)
     return FATHOM_OK;
 }
 
-fathom_status vocab_spm_encode(struct vocab_job *job, const char *text, size_t text_bytes,
-                               bool after_special)
+fathom_status vocab_spm_encode(struct vocab_job *job, const char *text, size_t text_bytes)
 {
     const struct vocab *vocab = job->vocab;
     char *buffer = job->buffer;
@@ -113,7 +112,7 @@ fathom_status vocab_spm_encode(struct vocab_job *job, const char *text, size_t t
     if (vocab->trims_spaces) n = trim_spaces(buffer + 1, n);
     if (n == 0) return FATHOM_OK;
     buffer[0] = ' ';
-    if (vocab->adds_space && after_special)
+    if (vocab->adds_space)
         n++;
     else
         buffer++;
