@@ -11,6 +11,8 @@
 //             fathom_attend(engine, seq, layer, q, out);    // queries BEFORE RoPE
 //         fathom_step_end(engine, seq);
 //
+// Steps of several sequences may be open side by side.
+//
 // Threads: one at a time per engine in this version. Tensors (q, k, v, out) lie in the device's
 // memory; on the CPU device that is ordinary memory.
 
@@ -61,7 +63,7 @@ struct fathom_rope {
     float ext_factor;       // yarn: share of extrapolation; default 1
     float beta_fast;        // yarn; default 32
     float beta_slow;        // yarn; default 1
-    const float *divisors;  // [n_rot / 2] or NULL; copied by fathom_engine_open
+    const float *divisors;  // [n_rot / 2] or NULL (not with longrope); read by fathom_engine_open
 };
 
 struct fathom_engine_params {

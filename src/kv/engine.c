@@ -60,7 +60,7 @@ static fathom_status check_params(const struct fathom_engine_params *p)
     if (!isfinite(p->scale) || p->scale < 0.0f)
         return status_set(FATHOM_EINVAL, "scale=%g: must be above 0, or 0 for 1/sqrt(d_k)",
                           (double)p->scale);
-    return rope_check(&p->rope, p->d_k);
+    return FATHOM_OK;
 }
 
 static fathom_status size_slot(fathom_engine *engine)
@@ -84,16 +84,12 @@ static fathom_status open_rope(fathom_engine *engine)
 {
     struct fathom_rope *rope = &engine->params.rope;
     if (rope->pairing == FATHOM_ROPE_NONE) return FATHOM_OK;
-    if (rope->n_rot == 0) rope->n_rot = engine->params.d_k & ~1u;
     const size_t n_pairs = rope->n_rot / 2;
     const size_t n_values = (size_t)engine->params.n_step_max * rope->n_rot;
-    void *dev;
     FATHOM_TRY(
         mem_new(n_pairs, sizeof *engine->frequencies, "rope frequencies", &engine->frequencies));
     FATHOM_TRY(mem_new(n_values, sizeof *engine->cos_sin, "rope table", &engine->cos_sin));
-    FATHOM_TRY(engine->device->ops->alloc(engine->device, n_values * sizeof *engine->cos_sin,
-                                          "rope table", &dev));
-    engine->dev_cos_sin = dev;
+    engine->table_bytes = n_values * sizeof *engine->cos_sin;
     rope_frequencies(rope, engine->frequencies, &engine->magnitude);
     rope->divisors = NULL; // folded into the frequencies
     return FATHOM_OK;
@@ -111,6 +107,8 @@ fathom_status fathom_engine_open(fathom_device *device, const struct fathom_engi
     e->device = device;
     e->params = *params;
     if (e->params.scale == 0.0f) e->params.scale = 1.0f / sqrtf((float)e->params.d_k);
+    if (e->params.rope.n_rot == 0) e->params.rope.n_rot = e->params.d_k & ~1u;
+    FATHOM_CHECK(rope_check(&e->params.rope, e->params.d_k), out);
     FATHOM_CHECK(size_slot(e), out);
     FATHOM_CHECK(mem_new(e->params.n_seqs_max, sizeof *e->slots, "sequence slots", &e->slots), out);
     for (uint32_t i = 0; i < e->params.n_seqs_max; i++)
@@ -130,9 +128,8 @@ void fathom_engine_close(fathom_engine **engine)
     for (uint32_t i = 0; e->slots != NULL && i < e->params.n_seqs_max; i++) {
         mem_free(e->slots[i].appended);
         e->device->ops->release(e->device, e->slots[i].dev_rows, e->slot_bytes);
+        e->device->ops->release(e->device, e->slots[i].dev_cos_sin, e->table_bytes);
     }
-    e->device->ops->release(e->device, e->dev_cos_sin,
-                            (size_t)e->params.n_step_max * e->params.rope.n_rot * sizeof(float));
     mem_free(e->slots);
     mem_free(e->frequencies);
     mem_free(e->cos_sin);

@@ -16,7 +16,8 @@ struct slot {
     uint32_t step_tokens; // 0: no step is open
     uint32_t n_appended;  // layers that have the open step's rows
     bool *appended;       // [n_layers], of the open step
-    uint8_t *dev_rows;    // NULL until the slot's first use
+    uint8_t *dev_rows;    // NULL until the slot's first use; likewise
+    float *dev_cos_sin;   // [n_step_max, n_rot / 2, 2] of the open step; NULL: not rotated
 };
 
 struct fathom_engine {
@@ -28,8 +29,8 @@ struct fathom_engine {
     struct slot *slots;  // [n_seqs_max]
     double *frequencies; // [n_rot / 2], radians a token; NULL: keys are not rotated
     float magnitude;     // of cos and sin
-    float *cos_sin;      // [n_step_max, n_rot / 2, 2], of the open step
-    float *dev_cos_sin;  // the same on the device; NULL: keys are not rotated
+    float *cos_sin;      // [n_step_max, n_rot / 2, 2] on its way to a slot's dev_cos_sin
+    size_t table_bytes;  // of it
 };
 
 #endif

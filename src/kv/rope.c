@@ -78,6 +78,8 @@ fathom_status rope_check(const struct fathom_rope *rope, uint32_t d)
             return status_set(FATHOM_EINVAL, "rope.ext_factor=%g: must be 0 to 1",
                               (double)rope->ext_factor);
     }
+    if (rope->scaling == FATHOM_ROPE_SCALING_LONGROPE && rope->divisors == NULL)
+        return status_set(FATHOM_EINVAL, "rope.divisors: longrope needs them");
     for (uint32_t i = 0; rope->divisors != NULL && i < rope->n_rot / 2; i++)
         if (!(rope->divisors[i] > 0.0f) || !isfinite(rope->divisors[i]))
             return status_set(FATHOM_EINVAL, "rope.divisors[%u]=%g: must be above 0", i,

@@ -20,6 +20,22 @@ static fathom_status find_slot(const fathom_engine *engine, struct fathom_seq se
     return FATHOM_OK;
 }
 
+// Memory of a slot, which keeps it from sequence to sequence.
+static fathom_status open_slot(const fathom_engine *engine, struct slot *slot)
+{
+    fathom_device *device = engine->device;
+    void *dev;
+    if (slot->dev_rows == NULL) {
+        FATHOM_TRY(device->ops->alloc(device, engine->slot_bytes, "keys and values", &dev));
+        slot->dev_rows = dev;
+    }
+    if (slot->dev_cos_sin == NULL && engine->frequencies != NULL) {
+        FATHOM_TRY(device->ops->alloc(device, engine->table_bytes, "rope table", &dev));
+        slot->dev_cos_sin = dev;
+    }
+    return FATHOM_OK;
+}
+
 fathom_status fathom_seq_create(fathom_engine *engine, struct fathom_seq *seq)
 {
     if (engine == NULL || seq == NULL) return status_set(FATHOM_EINVAL, "NULL argument");
@@ -32,12 +48,7 @@ fathom_status fathom_seq_create(fathom_engine *engine, struct fathom_seq *seq)
                           "with a larger n_seqs_max",
                           i);
     struct slot *slot = &engine->slots[i];
-    if (slot->dev_rows == NULL) {
-        void *rows;
-        FATHOM_TRY(engine->device->ops->alloc(engine->device, engine->slot_bytes, "keys and values",
-                                              &rows));
-        slot->dev_rows = rows;
-    }
+    FATHOM_TRY(open_slot(engine, slot));
     slot->generation++;
     slot->n_tokens = 0;
     slot->step_tokens = 0;
@@ -96,7 +107,7 @@ fathom_status fathom_step_begin(fathom_engine *engine, struct fathom_seq seq, ui
     if (engine->frequencies != NULL) {
         rope_table(engine->frequencies, engine->magnitude, p->rope.n_rot, slot->n_tokens, n_tokens,
                    engine->cos_sin);
-        FATHOM_TRY(engine->device->ops->upload(engine->device, engine->dev_cos_sin, engine->cos_sin,
+        FATHOM_TRY(engine->device->ops->upload(engine->device, slot->dev_cos_sin, engine->cos_sin,
                                                (size_t)n_tokens * p->rope.n_rot *
                                                    sizeof *engine->cos_sin));
     }
@@ -145,7 +156,7 @@ fathom_status fathom_append(fathom_engine *engine, struct fathom_seq seq, uint32
         .n_tokens = slot->step_tokens,
         .n_heads = p->n_kv_heads,
         .d = p->d_k,
-        .dev_cos_sin = engine->dev_cos_sin,
+        .dev_cos_sin = slot->dev_cos_sin,
         .n_rot = p->rope.n_rot,
         .pairing = p->rope.pairing,
         .type = p->kv_type,
@@ -183,7 +194,7 @@ fathom_status fathom_attend(fathom_engine *engine, struct fathom_seq seq, uint32
         .n_kv_heads = p->n_kv_heads,
         .d_k = p->d_k,
         .d_v = p->d_v,
-        .dev_cos_sin = engine->dev_cos_sin,
+        .dev_cos_sin = slot->dev_cos_sin,
         .n_rot = p->rope.n_rot,
         .pairing = p->rope.pairing,
         .kv_type = p->kv_type,

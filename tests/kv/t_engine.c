@@ -267,6 +267,46 @@ static void test_same_bits(void **state)
     mem_free(out[1]);
 }
 
+// Steps of two sequences that stand at different positions may be open side by side.
+static void test_interleaved(void **state)
+{
+    (void)state;
+    enum { N_STEP = 3, N_AHEAD = 5, D = 8 };
+    const struct shape s = {1, 1, D, D, 0, D, FATHOM_ROPE_ADJACENT};
+    struct fathom_engine_params params;
+    fathom_engine *engine;
+    struct fathom_seq seqs[3]; // 1 and 2 are ahead of 0; 2 steps alone
+    struct rng rng;
+    float out[3][N_STEP * D];
+    fathom_device *device = open_device(1, FATHOM_ISA_ALL);
+    rng_init(&rng, SEED);
+    float *x = random_values(&rng, (N_AHEAD + N_STEP) * D);
+    const float *next = x + (size_t)N_AHEAD * D;
+    fill_params(&params, &s, 1, FATHOM_TYPE_F32);
+    params.n_seqs_max = 3;
+    check_ok(fathom_engine_open(device, &params, &engine));
+    for (uint32_t i = 0; i < 3; i++) {
+        check_ok(fathom_seq_create(engine, &seqs[i]));
+        if (i == 0) continue;
+        check_ok(fathom_step_begin(engine, seqs[i], N_AHEAD));
+        check_ok(fathom_append(engine, seqs[i], 0, x, x));
+        check_ok(fathom_step_end(engine, seqs[i]));
+    }
+    check_ok(fathom_step_begin(engine, seqs[1], N_STEP));
+    check_ok(fathom_step_begin(engine, seqs[0], N_STEP));
+    for (uint32_t i = 0; i < 3; i++) {
+        if (i == 2) check_ok(fathom_step_begin(engine, seqs[2], N_STEP));
+        check_ok(fathom_append(engine, seqs[i], 0, next, next));
+        check_ok(fathom_attend(engine, seqs[i], 0, next, out[i]));
+        check_ok(fathom_step_end(engine, seqs[i]));
+    }
+    assert_memory_equal(out[1], out[2], sizeof out[1]);
+    assert_memory_not_equal(out[0], out[1], sizeof out[0]);
+    fathom_engine_close(&engine);
+    fathom_device_close(&device);
+    mem_free(x);
+}
+
 static void test_misuse(void **state)
 {
     (void)state;
@@ -339,16 +379,19 @@ static void test_bad_params(void **state)
     EXPECT_BAD(p.rope.factor = 0.5f, "factor");
     EXPECT_BAD(p.rope.scaling = FATHOM_ROPE_SCALING_YARN, "n_orig_tokens");
     EXPECT_BAD(p.rope.divisors = divisors, "divisors[1]");
+    EXPECT_BAD((p.rope.divisors = divisors, p.rope.n_rot = 0), "divisors[1]");
+    EXPECT_BAD(p.rope.scaling = FATHOM_ROPE_SCALING_LONGROPE, "divisors");
     fathom_device_close(&device);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_adjacent),   cmocka_unit_test(test_halves_partial),
-        cmocka_unit_test(test_window),     cmocka_unit_test(test_unrotated_mqa),
-        cmocka_unit_test(test_split_keys), cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_misuse),     cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_adjacent),    cmocka_unit_test(test_halves_partial),
+        cmocka_unit_test(test_window),      cmocka_unit_test(test_unrotated_mqa),
+        cmocka_unit_test(test_split_keys),  cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_interleaved), cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_bad_params),
     };
     printf("seed %d\n", SEED);
     return check_run("engine", tests, sizeof tests / sizeof *tests);
