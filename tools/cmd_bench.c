@@ -186,6 +186,19 @@ static json_t *build_json(const struct bench *bench, const struct rig_options *m
     return rows;
 }
 
+// The context: as asked for, but at least what the longest test at the deepest place takes.
+static int choose_context(const struct bench_options *options, uint32_t *n_ctx)
+{
+    uint32_t n_prompt = largest(&options->n_prompt), n_gen = largest(&options->n_gen);
+    uint64_t n_needed =
+        (uint64_t)largest(&options->n_depth) + (n_prompt > n_gen ? n_prompt : n_gen);
+    if (n_needed > UINT32_MAX || (*n_ctx != 0 && n_needed > *n_ctx))
+        return say_error("the tests need a context of %llu tokens: more than -c gives",
+                         (unsigned long long)n_needed);
+    if (*n_ctx == 0) *n_ctx = (uint32_t)n_needed;
+    return EXIT_GOOD;
+}
+
 static int measure(struct bench *bench, const struct rig_options *model, bool json)
 {
     SAY_TRY(rig_open(&bench->rig, model));
@@ -226,9 +239,7 @@ int cmd_bench(int argc, char **argv)
     bool json;
     SAY_TRY(report_wants_json(options.format, &json));
     if (options.n_repeat == 0) return say_error("-r 0: must be at least 1");
-    uint32_t n_test = largest(&options.n_prompt);
-    if (largest(&options.n_gen) > n_test) n_test = largest(&options.n_gen);
-    if (model.n_ctx == 0) model.n_ctx = largest(&options.n_depth) + n_test;
+    SAY_TRY(choose_context(&options, &model.n_ctx));
     struct bench bench = {.options = &options};
     int code = measure(&bench, &model, json);
     for (size_t i = 0; i < bench.n_tests; i++)

@@ -49,6 +49,12 @@ static json_t *build_string(struct fathom_gguf_string string)
     return json_stringn(text, bytes);
 }
 
+// Paths and messages, which may quote the file.
+static json_t *build_text(const char *text)
+{
+    return build_string((struct fathom_gguf_string){.text = text, .bytes = strlen(text)});
+}
+
 static json_t *build_item(const fathom_gguf *gguf, const struct fathom_gguf_entry *entry,
                           uint64_t index)
 {
@@ -190,7 +196,7 @@ static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, 
                             const struct inspect_options *options)
 {
     json_t *json = json_object();
-    json_object_set_new(json, "file", json_string(fathom_gguf_path(gguf)));
+    json_object_set_new(json, "file", build_text(fathom_gguf_path(gguf)));
     set_count(json, "file_bytes", fathom_gguf_file_bytes(gguf));
     set_count(json, "gguf_version", fathom_gguf_version(gguf));
     set_count(json, "metadata_entries", fathom_gguf_entry_count(gguf));
@@ -199,7 +205,7 @@ static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, 
     set_text_entry(json, "name", gguf, "general.name");
     set_text_entry(json, "tokenizer", gguf, "tokenizer.ggml.model");
     set_text_entry(json, "pre_tokenizer", gguf, "tokenizer.ggml.pre");
-    if (model == NULL) json_object_set_new(json, "problem", json_string(problem));
+    if (model == NULL) json_object_set_new(json, "problem", build_text(problem));
     if (model != NULL) json_object_set_new(json, "vocabulary", build_vocabulary(model));
     // A vocabulary alone has no shape.
     if (model != NULL && fathom_model_info(model)->n_layers > 0)

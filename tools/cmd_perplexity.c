@@ -129,6 +129,11 @@ static int choose_chunks(struct scorer *scorer, size_t n_ids)
     return EXIT_GOOD;
 }
 
+static int check_context(uint32_t n_ctx)
+{
+    return n_ctx >= CTX_MIN ? EXIT_GOOD : say_error("-c %u: must be at least %d", n_ctx, CTX_MIN);
+}
+
 static int check_length(const struct scorer *scorer, size_t n_ids)
 {
     size_t n_needed = 2 * (size_t)scorer->n_ctx;
@@ -155,6 +160,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
     SAY_CHECK(prompt_read(prompt, &text), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
     scorer->n_ctx = scorer->rig.n_ctx;
+    SAY_CHECK(check_context(scorer->n_ctx), out);
     SAY_CHECK(
         ids_append_text(&ids, scorer->rig.model, text.data, text.n, prompt_tokenize_flags(prompt)),
         out);
@@ -220,9 +226,7 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         return say_error("--kl-divergence needs --kl-divergence-base FILE");
     if (!scorer->options.compare && prompt->file == NULL && prompt->text == NULL)
         return say_error("no text: give -f FILE");
-    if (model->n_ctx != 0 && model->n_ctx < CTX_MIN)
-        return say_error("-c %u: must be at least %d", model->n_ctx, CTX_MIN);
-    return EXIT_GOOD;
+    return model->n_ctx != 0 ? check_context(model->n_ctx) : EXIT_GOOD; // 0: known once open
 }
 
 int cmd_perplexity(int argc, char **argv)

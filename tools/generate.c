@@ -135,12 +135,20 @@ static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n
 // The first token after BOS alone begins a text: its SentencePiece space is none of the text's.
 static int print_first(struct generator *generator, int32_t id, struct bytes *reply)
 {
-    char text[512];
+    const fathom_model *model = generator->rig->model;
+    struct bytes text = {0};
+    int code = EXIT_GOOD;
     size_t n = 0;
-    SAY_TRY(say_status(fathom_detokenize(generator->rig->model, &id, 1, generator->special, text,
-                                         sizeof text, &n)));
-    if (reply != NULL) SAY_TRY(bytes_append(reply, text, n));
-    return output_write(&generator->output, text, n);
+    (void)fathom_token_text(model, id, generator->special, &n); // for n: never less than here
+    SAY_CHECK(bytes_reserve(&text, n), out);
+    SAY_CHECK(say_status(fathom_detokenize(model, &id, 1, generator->special, text.data,
+                                           text.capacity, &n)),
+              out);
+    if (reply != NULL) SAY_CHECK(bytes_append(reply, text.data, n), out);
+    code = output_write(&generator->output, text.data, n);
+out:
+    bytes_free(&text);
+    return code;
 }
 
 static int print(struct generator *generator, int32_t id, struct bytes *reply)

@@ -59,7 +59,10 @@ static void t_errors(void **state)
         {"inspect /dev/null", "/dev/null"},
         {"inspect $M -o xml", "xml"},
         {"bench -m $M -p 0 -n 0", "-p or -n"},
+        {"bench -m $M -p 100 -n 0 -c 64", "100 tokens"},
+        {"bench -m $M -p 2 -n 2 -d 4294967295", "4294967297 tokens"},
         {"perplexity -m $M -p short", "too few"},
+        {"perplexity -m $M -p x -c 0 --override-kv llama.context_length=int:2", "-c 2"},
         {"perplexity -m $M --kl-divergence", "--kl-divergence-base"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M", "not a file"},
         {"eval", "no task"},
@@ -97,6 +100,12 @@ static void t_unknown_models(void **state)
     cli_expect_error(cli_run("run -m %s -p x", path), "LLama");
     struct cli cli = cli_run("inspect %s -o json", path);
     cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "\"problem\""));
+    // Bytes that are no UTF-8 do not keep the message out of the report.
+    path = damaged_model("general.architecture", 4 + 8, "\xff", 1);
+    cli = cli_run("inspect %s -o json", path);
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "?lama"));
     assert_non_null(strstr(cli.out, "\"problem\""));
     // Behind the name: the number of dimensions, two dimensions, the type. 20 is IQ4_NL.
     path = damaged_model("blk.1.ffn_up.weight", 4 + 2 * 8, "\x14", 1);
