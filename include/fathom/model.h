@@ -52,7 +52,7 @@ struct fathom_model_info {
     int32_t bos_id;        // -1: none; likewise below
     int32_t eos_id;
     bool add_bos;            // the tokenizer wants BOS before a text
-    struct fathom_rope rope; // from the file; divisors NULL
+    struct fathom_rope rope; // from the file; divisors only of a model with weights, until close
 };
 
 FATHOM_API void fathom_model_params_init(struct fathom_model_params *params);
@@ -125,8 +125,8 @@ struct fathom_runner_params {
     uint32_t n_batch;        // most tokens in one pass; default 512
     uint32_t n_seqs_max;     // default 1
     int32_t kv_type;         // FATHOM_TYPE_F16 (default), BF16, F32
-    struct fathom_rope rope; // default: the model's own (struct_bytes of the params tells); see
-                             // fathom_runner_params_init
+    struct fathom_rope rope; // default: the model's own; longrope's divisors, if NULL, are chosen
+                             // by n_tokens_max
 };
 
 // Fills the defaults; rope is taken from the model, ready to be changed.

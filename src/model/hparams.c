@@ -3,10 +3,8 @@
 #include "src/model/model.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "src/base/dtype.h"
 #include "src/base/status.h"
 
 // What the architectures differ in.
@@ -45,11 +43,10 @@ static fathom_status find_architecture(const struct fathom_model *model,
 static fathom_status read_uniform(const struct fathom_model *model, const char *key,
                                   uint32_t fallback, uint32_t *out)
 {
-    char name[128];
-    snprintf(name, sizeof name, key, model->info.architecture);
-    const struct fathom_gguf_entry *entry = fathom_gguf_find(model->gguf, name);
-    if (entry == NULL || entry->type != FATHOM_GGUF_ARRAY)
-        return metadata_u32(model->metadata, key, fallback, out);
+    const struct fathom_gguf_entry *entry;
+    FATHOM_TRY(metadata_array(model->metadata, key, FATHOM_GGUF_INT32, &entry));
+    if (entry == NULL) return metadata_u32(model->metadata, key, fallback, out);
+    const struct fathom_gguf_string *name = &entry->key;
     int64_t first = -1;
     for (uint64_t i = 0; i < entry->n_items; i++) {
         int64_t item;
@@ -57,10 +54,12 @@ static fathom_status read_uniform(const struct fathom_model *model, const char *
         if (i == 0) first = item;
         if (item != first)
             return status_set(FATHOM_EUNSUPPORTED,
-                              "%s differs between layers: such models are not supported", name);
+                              "%.*s differs between layers: such models are not supported",
+                              (int)name->bytes, name->text);
     }
     if (first < 0 || first > INT32_MAX)
-        return status_set(FATHOM_ECORRUPT, "%s=%" PRId64 ": out of range", name, first);
+        return status_set(FATHOM_ECORRUPT, "%.*s=%" PRId64 ": out of range", (int)name->bytes,
+                          name->text, first);
     *out = (uint32_t)first;
     return FATHOM_OK;
 }

@@ -54,34 +54,43 @@ static fathom_status missing(const char *name)
     return status_set(FATHOM_ECORRUPT, "tensor %s is missing", name);
 }
 
-// Values of a vector as f32 in the arena; *values NULL if there is no such tensor.
+// The vector of that name; NULL if there is none.
+static fathom_status find_vector(struct loader *loader, const char *name, uint32_t n,
+                                 const struct fathom_gguf_tensor **tensor)
+{
+    FATHOM_TRY(find_tensor(loader, name, n, 1, tensor));
+    if (*tensor == NULL) return FATHOM_OK;
+    if ((*tensor)->type != FATHOM_TYPE_F32)
+        return status_set(FATHOM_EUNSUPPORTED, "tensor %s has type %s: F32 is supported", name,
+                          dtype_find((*tensor)->type)->name);
+    return count(loader, *tensor);
+}
+
+// Divisors for the engine, in the arena; *values NULL if there is no such tensor.
 static fathom_status read_vector(struct loader *loader, const char *name, uint32_t n,
                                  float **values)
 {
     const struct fathom_gguf_tensor *t;
     *values = NULL;
-    FATHOM_TRY(find_tensor(loader, name, n, 1, &t));
+    FATHOM_TRY(find_vector(loader, name, n, &t));
     if (t == NULL) return FATHOM_OK;
-    if (t->type != FATHOM_TYPE_F32)
-        return status_set(FATHOM_EUNSUPPORTED, "tensor %s has type %s: F32 is supported", name,
-                          dtype_find(t->type)->name);
     FATHOM_TRY(arena_new(&loader->model->arena, n, sizeof **values, name, values));
     memcpy(*values, t->data, n * sizeof **values);
-    return count(loader, t);
+    return FATHOM_OK;
 }
 
 static fathom_status open_vector(struct loader *loader, const char *name, uint32_t n,
                                  struct vector *vector)
 {
     fathom_device *device = loader->model->device;
-    float *values;
+    const struct fathom_gguf_tensor *t;
     void *dev;
-    FATHOM_TRY(read_vector(loader, name, n, &values));
-    if (values == NULL) return FATHOM_OK;
-    FATHOM_TRY(device->ops->alloc(device, n * sizeof *values, name, &dev));
+    FATHOM_TRY(find_vector(loader, name, n, &t));
+    if (t == NULL) return FATHOM_OK;
+    FATHOM_TRY(device->ops->alloc(device, t->bytes, name, &dev));
     vector->dev = dev;
     vector->n = n;
-    return device->ops->upload(device, dev, values, n * sizeof *values);
+    return device->ops->upload(device, dev, t->data, t->bytes);
 }
 
 static fathom_status open_needed_vector(struct loader *loader, const char *name, uint32_t n,
