@@ -86,7 +86,7 @@ int generate_open(struct generator *generator, struct rig *rig,
     params.top_p = options->top_p;
     params.min_p = options->min_p;
     params.repeat_penalty = options->repeat_penalty;
-    params.n_repeat = options->n_repeat;
+    params.n_repeat = options->n_repeat < rig->n_ctx ? options->n_repeat : rig->n_ctx;
     if (options->ignore_eos) SAY_TRY(list_enders(generator));
     return say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler));
 }

@@ -214,6 +214,10 @@ fathom_status weights_open(struct fathom_model *model, const struct fathom_model
     };
     model->device = params->device;
     model->linear = linear_of(params->device);
+    // Before a forged count takes memory; each layer has several.
+    if (model->info.n_layers > fathom_gguf_tensor_count(model->gguf))
+        return status_set(FATHOM_ECORRUPT, "block_count=%u, and the file has %zu tensors",
+                          model->info.n_layers, fathom_gguf_tensor_count(model->gguf));
     FATHOM_TRY(arena_new(&model->arena, model->info.n_layers, sizeof *model->layers, "layers",
                          &model->layers));
     FATHOM_TRY(read_divisors(&loader));

@@ -48,6 +48,8 @@ static void t_errors(void **state)
         {"run -m $M -p x -cnv -lv 0", "--chat-template"},
         {"run -m $M -p x -cnv --chat-template none -lv 0", "llama3"},
         {"run -m $M -p x --override-kv llama.block_count=int", "llama.block_count"},
+        {"run -m $M -p x --override-kv llama.block_count=int:4096", "39 tensors"},
+        {"run -m $M -p x --override-kv llama.block_count=int:5", "blk.4."},
         {"run -m $M -f /nonexistent", "/nonexistent"},
         {"run -m $M -p 'longer than that' -c 8 -lv 0", "-c"},
         {"run -m $M -p '' --no-bos -lv 0", "empty"},
