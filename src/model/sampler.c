@@ -70,6 +70,8 @@ fathom_status fathom_sampler_open(const struct fathom_sampler_params *params, ui
 {
     fathom_status status;
     struct fathom_sampler *sampler;
+    if (params == NULL || out_sampler == NULL)
+        return status_set(FATHOM_EINVAL, "fathom_sampler_open: NULL argument");
     FATHOM_TRY(check_params(params, n_vocab));
     FATHOM_TRY(mem_new(1, sizeof *sampler, "sampler", &sampler));
     sampler->params = *params;

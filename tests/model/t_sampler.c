@@ -260,6 +260,7 @@ static void test_bad_params(void **state)
 {
     fathom_sampler *sampler = NULL;
     struct fathom_sampler_params good = plain_params(), params = good;
+    assert_int_equal(fathom_sampler_open(NULL, 5, &sampler), FATHOM_EINVAL);
     assert_int_equal(fathom_sampler_open(&params, 0, &sampler), FATHOM_EINVAL);
     params.struct_bytes = 3;
     assert_int_equal(fathom_sampler_open(&params, 5, &sampler), FATHOM_EINVAL);
