@@ -5,9 +5,8 @@
 
 #include "fathom/types.h"
 
-enum {
-    MEM_ALIGN_BYTES = 64
-}; // of every block from mem_new and arena_new: a cache line, a zmm register
+// Of every block from mem_new and arena_new: a cache line, a zmm register.
+enum { MEM_ALIGN_BYTES = 64 };
 
 // A zeroed block of count * item_bytes, MEM_ALIGN_BYTES aligned. ENOMEM, naming `what`, when there
 // is none or the product wraps. Zero bytes give a valid block.

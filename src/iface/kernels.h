@@ -89,8 +89,8 @@ struct merge_args {
     float *out_lse; // [n_rows] or NULL
 };
 
-// ---- The table
-// -----------------------------------------------------------------------------------
+// ---- The table ----------------------------------------------------------------------------------
+
 enum { KERNEL_TYPES = 31 }; // enum fathom_type indexes matmul[]; unknown types are all NULL
 
 struct kernel_table {
