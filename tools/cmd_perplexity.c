@@ -35,11 +35,12 @@ static const struct flag perplexity_flags[] = {
 struct scorer {
     struct rig rig;
     struct perplexity_options options;
+    bool no_bos;        // leaves the chunks as they are
     const int32_t *ids; // [n_chunks, n_ctx]
     uint32_t n_ctx, n_chunks;
     uint32_t n_rows; // rows of logits that fit `rows`
     float *rows;     // [n_rows, n_vocab]
-    int32_t *chunk;  // [n_ctx], with BOS put first
+    int32_t *chunk;  // [n_ctx], with BOS in the first place
     struct divergence_base base;
     struct divergence_sums sums;
     double nll, nll_2;
@@ -70,7 +71,7 @@ static int score_chunk(struct scorer *scorer, const int32_t *ids, struct progres
     uint32_t first = scorer->n_ctx / 2;
     for (uint32_t i = 0; i < scorer->n_ctx; i++)
         scorer->chunk[i] = ids[i];
-    if (rig->info->add_bos && rig->info->bos_id >= 0) scorer->chunk[0] = rig->info->bos_id;
+    if (rig->info->add_bos && !scorer->no_bos) scorer->chunk[0] = rig->info->bos_id;
     SAY_TRY(rig_truncate(rig, 0));
     SAY_TRY(rig_feed(rig, scorer->chunk, first, progress));
     // The last token has no successor to score.
@@ -236,6 +237,7 @@ int cmd_perplexity(int argc, char **argv)
     struct prompt_options prompt = {0};
     model.n_ctx = CTX_DEFAULT;
     SAY_TRY(parse(&scorer, &model, &prompt, argc, argv));
+    scorer.no_bos = prompt.no_bos;
     int code = scorer.options.compare ? score_against_base(&scorer, &model)
                                       : score_text(&scorer, &model, &prompt);
     int close_code = divergence_close(&scorer.base);

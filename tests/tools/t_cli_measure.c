@@ -46,18 +46,17 @@ static void t_eval_logits(void **state)
 enum { N_CTX = 64, N_CHUNKS = 2, FIRST = N_CTX / 2 }; // rows FIRST to N_CTX - 2 are scored
 
 // Ids of a chunk of the needle text as `fathom perplexity` cuts it: BOS takes the first place.
-static void chunk_ids(int chunk, int ids[N_CTX])
+static void chunk_ids(int chunk, bool bos, int ids[N_CTX])
 {
-    ids[0] = BOS;
-    for (int i = 1; i < N_CTX; i++)
-        ids[i] = (unsigned char)cli_needle_text[chunk * N_CTX + i - 1];
+    for (int i = 0; i < N_CTX; i++)
+        ids[i] = bos && i == 0 ? BOS : (unsigned char)cli_needle_text[chunk * N_CTX + i - bos];
 }
 
 // ln p [N_CTX, N_VOCAB] of a chunk, through eval logits with more flags. To be freed.
-static double *chunk_log_p(int chunk, const char *more)
+static double *chunk_log_p(int chunk, bool bos, const char *more)
 {
     int ids[N_CTX];
-    chunk_ids(chunk, ids);
+    chunk_ids(chunk, bos, ids);
     FILE *file = fopen(cli_path("chunk.ids"), "w");
     assert_non_null(file);
     for (int i = 0; i < N_CTX; i++)
@@ -93,25 +92,31 @@ static void expect_near(double found, double wanted, double tolerance)
         fail_msg("%.6f is not %.6f to %.6f", found, wanted, tolerance);
 }
 
-static void t_perplexity(void **state)
+static void check_perplexity(bool bos)
 {
-    (void)state;
     double loss = 0;
     for (int chunk = 0; chunk < N_CHUNKS; chunk++) {
         int ids[N_CTX];
-        chunk_ids(chunk, ids);
-        double *log_p = chunk_log_p(chunk, "");
+        chunk_ids(chunk, bos, ids);
+        double *log_p = chunk_log_p(chunk, bos, "");
         for (int i = FIRST; i + 1 < N_CTX; i++)
             loss -= log_p[i * N_VOCAB + ids[i + 1]];
         free(log_p);
     }
     double wanted = exp(loss / (N_CHUNKS * (N_CTX - 1 - FIRST)));
-    struct cli cli = cli_run("perplexity -m $M -f %s -c %d --chunks %d -ctk f32 -ctv f32 -b 20",
-                             cli_prompt_file(), N_CTX, N_CHUNKS);
+    struct cli cli = cli_run("perplexity -m $M -f %s -c %d --chunks %d -ctk f32 -ctv f32 -b 20 %s",
+                             cli_prompt_file(), N_CTX, N_CHUNKS, bos ? "" : "--no-bos");
     cli_expect_good(cli);
     print_message("%s", cli.out);
     expect_near(number_after(cli.out, "Final estimate: PPL = "), wanted, 1e-3);
     expect_near(number_after(cli.out, ",[2]"), wanted, 1e-3);
+}
+
+static void t_perplexity(void **state)
+{
+    (void)state;
+    check_perplexity(true);
+    check_perplexity(false);
 }
 
 static void t_kl_divergence(void **state)
@@ -122,8 +127,8 @@ static void t_kl_divergence(void **state)
     double kld = 0;
     int n_same_top = 0;
     for (int chunk = 0; chunk < N_CHUNKS; chunk++) {
-        double *base = chunk_log_p(chunk, "");
-        double *test = chunk_log_p(chunk, other);
+        double *base = chunk_log_p(chunk, true, "");
+        double *test = chunk_log_p(chunk, true, other);
         for (int i = FIRST; i + 1 < N_CTX; i++) {
             int top_base = 0, top_test = 0;
             for (int j = 0; j < N_VOCAB; j++) {
