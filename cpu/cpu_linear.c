@@ -81,7 +81,7 @@ static fathom_status weight_open(fathom_device *device, const struct weight_desc
     w->n_panels = (desc->n_rows + w->kernel->panel_rows - 1) / w->kernel->panel_rows;
     w->panel_bytes = w->kernel->panel_bytes(desc->n_cols);
     if (!size_mul(w->n_panels, w->panel_bytes, &w->bytes)) w->bytes = SIZE_MAX;
-    FATHOM_CHECK(mem_reserve(w->bytes, desc->name, &panels), out);
+    FATHOM_CHECK(mem_reserve(w->bytes, MEM_PAGES_HUGE, desc->name, &panels), out);
     w->panels = panels;
     struct pack_share share = {.weight = w, .rows = desc->rows};
     pool_for(cpu->pool, w->n_panels, 16, pack_range, &share);

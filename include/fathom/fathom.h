@@ -74,8 +74,7 @@ struct fathom_engine_params {
     uint32_t d_k;            // head size of queries and keys, 1 to 256
     uint32_t d_v;            // head size of values, 1 to 256
     uint32_t n_window;       // sliding-window attention over that many tokens; 0: full attention
-    uint32_t n_tokens_max;   // capacity of each sequence; memory is taken as tokens come, for each
-                             // layer and KV head in pages (on Linux often of 2 MiB)
+    uint32_t n_tokens_max;   // capacity of each sequence; memory is taken as tokens come
     uint32_t n_step_max;     // most tokens in one step; default 512
     uint32_t n_seqs_max;     // default 1
     int32_t kv_type;         // FATHOM_TYPE_F16 (default), BF16 or F32

@@ -105,9 +105,10 @@ static size_t round_to_pages(size_t bytes)
     return size_round(bytes > 0 ? bytes : 1, get_page_bytes());
 }
 
-fathom_status mem_reserve(size_t bytes, const char *what, void **out)
+fathom_status mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out)
 {
-    size_t slack_bytes = bytes >= huge_page_bytes ? huge_page_bytes : 0;
+    const bool huge = pages == MEM_PAGES_HUGE && bytes >= huge_page_bytes;
+    size_t slack_bytes = huge ? huge_page_bytes : 0;
     size_t limit_bytes = 0;
     if (!size_add(bytes, huge_page_bytes + get_page_bytes(), &limit_bytes))
         return status_set(FATHOM_ENOMEM, "%s: %zu bytes exceed the address space", what, bytes);
@@ -125,7 +126,7 @@ fathom_status mem_reserve(size_t bytes, const char *what, void **out)
             munmap(map + head_bytes + used_bytes, slack_bytes - head_bytes);
     }
     // Advice: where the kernel has no huge pages, small ones do.
-    (void)madvise(map + head_bytes, used_bytes, MADV_HUGEPAGE);
+    (void)madvise(map + head_bytes, used_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     *out = map + head_bytes;
     return FATHOM_OK;
 }

@@ -20,8 +20,11 @@ void mem_free(void *block);
 // A zero-terminated copy, freed with mem_free.
 FATHOM_MUST_USE fathom_status mem_string(const char *text, size_t bytes, char **out);
 
-// Reserves address space that becomes memory, zeroed, page by page as it is touched; MADV_HUGEPAGE.
-FATHOM_MUST_USE fathom_status mem_reserve(size_t bytes, const char *what, void **out);
+// Reserves address space that becomes memory, zeroed, page by page as it is touched. Huge pages
+// suit what will be filled whole, small ones what fills slowly or in many places at once.
+enum mem_pages { MEM_PAGES_SMALL, MEM_PAGES_HUGE };
+FATHOM_MUST_USE fathom_status mem_reserve(size_t bytes, enum mem_pages pages, const char *what,
+                                          void **out);
 // Gives back the memory (not the addresses) of the pages that lie wholly inside the range.
 void mem_discard(void *at, size_t bytes);
 void mem_unreserve(void *block, size_t bytes);

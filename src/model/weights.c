@@ -9,6 +9,7 @@
 #include "src/base/dtype.h"
 #include "src/base/log.h"
 #include "src/base/status.h"
+#include "src/model/gguf_file.h"
 
 struct loader {
     struct fathom_model *model;
@@ -224,6 +225,8 @@ fathom_status weights_open(struct fathom_model *model, const struct fathom_model
     FATHOM_TRY(open_ends(&loader));
     for (uint32_t i = 0; i < model->info.n_layers; i++)
         FATHOM_TRY(open_layer(&loader, i));
+    // Packed copies serve from here on. What else lies in the file comes back when it is touched.
+    mem_discard((void *)(uintptr_t)model->gguf->bytes, model->gguf->file_bytes);
     const size_t n_unused = fathom_gguf_tensor_count(model->gguf) - loader.n_used;
     if (n_unused > 0)
         log_write(&model->device->log, FATHOM_LOG_WARN,

@@ -123,7 +123,7 @@ static void test_reserve(void **state)
     size_t bytes = (size_t)64 << 20;
     void *block = NULL;
     (void)state;
-    check_ok(mem_reserve(bytes, "range", &block));
+    check_ok(mem_reserve(bytes, MEM_PAGES_HUGE, "range", &block));
     unsigned char *range = block;
     assert_int_equal((uintptr_t)range % ((size_t)2 << 20), 0);
     assert_int_equal(count_resident(range, bytes), 0);
@@ -144,11 +144,20 @@ static void test_reserve(void **state)
     unsigned char flag;
     assert_int_equal(mincore(range, page_bytes, &flag), -1); // no longer mapped
 
-    check_ok(mem_reserve(0, "empty range", &block));
+    // Small pages: a byte here and there takes a page each, no more.
+    check_ok(mem_reserve(bytes, MEM_PAGES_SMALL, "range", &block));
+    range = block;
+    for (size_t at = 0; at < bytes; at += (size_t)4 << 20)
+        range[at] = 1;
+    assert_int_equal(count_resident(range, bytes), 16);
+    mem_unreserve(range, bytes);
+
+    check_ok(mem_reserve(0, MEM_PAGES_HUGE, "empty range", &block));
     mem_unreserve(block, 0);
     mem_unreserve(NULL, 10);
-    assert_int_equal(mem_reserve(SIZE_MAX, "endless range", &block), FATHOM_ENOMEM);
-    assert_int_equal(mem_reserve((size_t)1 << 60, "huge range", &block), FATHOM_ENOMEM);
+    assert_int_equal(mem_reserve(SIZE_MAX, MEM_PAGES_HUGE, "endless range", &block), FATHOM_ENOMEM);
+    assert_int_equal(mem_reserve((size_t)1 << 60, MEM_PAGES_HUGE, "huge range", &block),
+                     FATHOM_ENOMEM);
     assert_non_null(strstr(fathom_last_error(), "huge range"));
 }
 

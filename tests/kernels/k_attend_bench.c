@@ -105,7 +105,8 @@ int attend_bench(void)
     float *q = NULL, *o = NULL, *lse = NULL;
     struct kernel_table table;
     struct decode_job job = {.table = &table};
-    if (pool_open(&params, &pool) < 0 || mem_reserve(2 * half_bytes, "rows", &kv) < 0 ||
+    if (pool_open(&params, &pool) < 0 ||
+        mem_reserve(2 * half_bytes, MEM_PAGES_SMALL, "rows", &kv) < 0 ||
         mem_new(Q_COUNT, sizeof *q, "q", &q) < 0 || mem_new(Q_COUNT, sizeof *o, "o", &o) < 0 ||
         mem_new(Q_COUNT, sizeof *lse, "lse", &lse) < 0 ||
         mem_new(N_THREADS, ATTEND_SCRATCH_BYTES, "scratch", &job.args.scratch) < 0) {

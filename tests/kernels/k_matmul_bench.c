@@ -101,7 +101,7 @@ static double open_job(struct product_job *job, const struct matmul_kernel *kern
     check_ok(mem_new(n_cols, sizeof *values, "x", &values));
     check_ok(mem_new(n_tokens, kernel->x_row_bytes(n_cols), "packed x", &x));
     check_ok(mem_new((size_t)n_tokens * n_rows, sizeof *out, "out", &out));
-    check_ok(mem_reserve(n_panels * panel_bytes, "panels", &reserved));
+    check_ok(mem_reserve(n_panels * panel_bytes, MEM_PAGES_HUGE, "panels", &reserved));
     panels = reserved;
     problem_random_rows(type, rows, kernel->panel_rows, n_cols, &rng);
     kernel->pack_panel(panels, rows, kernel->panel_rows, n_cols);
@@ -185,7 +185,7 @@ int matmul_bench(int32_t type)
     struct read_job read = {.n_words = read_bytes / 8};
     void *words;
     check_ok(pool_open(&params, &pool));
-    check_ok(mem_reserve(read_bytes, "read buffer", &words));
+    check_ok(mem_reserve(read_bytes, MEM_PAGES_HUGE, "read buffer", &words));
     memset(words, 1, read_bytes);
     read.words = words;
     printf("%d threads, medians of %d\n", N_THREADS, N_RUNS);

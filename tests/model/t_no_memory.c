@@ -20,8 +20,8 @@ fathom_status __real_mem_grow(size_t old_count, size_t new_count, size_t item_by
                               const char *what, void *block);
 fathom_status __wrap_mem_grow(size_t old_count, size_t new_count, size_t item_bytes,
                               const char *what, void *block);
-fathom_status __real_mem_reserve(size_t bytes, const char *what, void **out);
-fathom_status __wrap_mem_reserve(size_t bytes, const char *what, void **out);
+fathom_status __real_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
+fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
 
 static bool fails(void)
 {
@@ -41,10 +41,10 @@ fathom_status __wrap_mem_grow(size_t old_count, size_t new_count, size_t item_by
     return __real_mem_grow(old_count, new_count, item_bytes, what, block);
 }
 
-fathom_status __wrap_mem_reserve(size_t bytes, const char *what, void **out)
+fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out)
 {
     if (fails()) return status_set(FATHOM_ENOMEM, "%s: made to fail", what);
-    return __real_mem_reserve(bytes, what, out);
+    return __real_mem_reserve(bytes, pages, what, out);
 }
 
 struct opened {
