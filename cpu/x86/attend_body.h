@@ -25,7 +25,7 @@
 #include "src/iface/kernels.h"
 
 enum {
-    BLOCK_KEYS = 64,
+    BLOCK_KEYS = 32,
     TILE_ROWS = 64,
     ROWS = 4, // at most, that go together
     D_MAX = 256,
@@ -52,6 +52,16 @@ struct key_range {
     uint32_t begin, end;
 };
 
+enum { LINE_BYTES = 64 };
+
+// Where the fetching of the next block's rows stands.
+struct row_fetch {
+    const char *row;
+    size_t at; // in the row
+    size_t row_bytes, stride_bytes;
+    size_t due_bytes; // less than a line is left over from the last call
+};
+
 // ROWS rows at most that go together, and the block.
 struct attend_step {
     const struct attend_args *args;
@@ -70,18 +80,28 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-// Begins to bring rows of the next block to the cache, where bytes begin .. begin + step_bytes - 1
-// are the part of a row now in work; done along with that work, so that requests do not pile up.
-// Where K and V stream from memory, the hardware alone starts anew at each page and at each change
-// between K and V.
-SIMD_INLINE void fetch_rows(const char *rows, size_t stride_bytes, int n_rows, size_t begin,
-                            size_t step_bytes)
+// Begins to bring lines of the next block to the cache while `bytes` of this one are in work: row
+// by row, in the order of their addresses, whatever the order of that work. Where K and V stream
+// from memory, the hardware alone starts anew at each page and at each change between K and V, and
+// takes columns of several rows for no stream at all.
+SIMD_INLINE void fetch_ahead(struct row_fetch *fetch, size_t bytes)
 {
-    enum { LINE_BYTES = 64 };
-    size_t first = (begin + LINE_BYTES - 1) & ~(size_t)(LINE_BYTES - 1);
-    for (size_t at = first; at < begin + step_bytes; at += LINE_BYTES)
-        for (int row = 0; row < n_rows; row++)
-            _mm_prefetch(rows + row * stride_bytes + at, _MM_HINT_T0);
+    for (fetch->due_bytes += bytes; fetch->due_bytes >= LINE_BYTES;
+         fetch->due_bytes -= LINE_BYTES) {
+        _mm_prefetch(fetch->row + fetch->at, _MM_HINT_T0);
+        fetch->at += LINE_BYTES;
+        if (fetch->at >= fetch->row_bytes) {
+            fetch->at = 0;
+            fetch->row += fetch->stride_bytes;
+        }
+    }
+}
+
+SIMD_INLINE struct row_fetch fetch_block(const char *rows, size_t stride_bytes, size_t row_bytes)
+{
+    return (struct row_fetch){.row = rows + BLOCK_KEYS * stride_bytes,
+                              .stride_bytes = stride_bytes,
+                              .row_bytes = row_bytes};
 }
 
 // sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes.
@@ -109,15 +129,14 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
     vec scale = vec_set1(s->args->scale);
+    struct row_fetch fetch = fetch_block(s->k, stride_bytes, d * value_bytes(type));
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
         for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
-            if (s->ahead)
-                fetch_rows(k + BLOCK_KEYS * stride_bytes, stride_bytes, (int)n_keys,
-                           c * value_bytes(type), VEC_LANES * value_bytes(type));
+            if (s->ahead) fetch_ahead(&fetch, n_keys * VEC_LANES * value_bytes(type));
             dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
         }
         if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
@@ -195,7 +214,7 @@ SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *fact
 // vectors of columns, the last with n values. The block is summed up first and then added: its
 // rounding errors do not grow with the number of keys.
 SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struct attend_step *s,
-                               const float *factors, uint32_t c, size_t n)
+                               const float *factors, uint32_t c, size_t n, struct row_fetch *next)
 {
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     vec sums[ROWS * 4];
@@ -203,10 +222,10 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     for (int i = 0; i < n_rows * n_vecs; i++)
         sums[i] = vec_zero();
     const size_t stride_bytes = s->args->v_stride_bytes, step_bytes = VEC_LANES * value_bytes(type);
+    struct row_fetch fetch = *next;
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++, v += stride_bytes) {
-        if (s->ahead)
-            fetch_rows(v + BLOCK_KEYS * stride_bytes, 0, 1, 0, (size_t)n_vecs * step_bytes);
+        if (s->ahead) fetch_ahead(&fetch, (size_t)n_vecs * step_bytes);
         const float *weights =
             s->tile->weights + (key - key % n_keys) * (uint32_t)n_rows + key % n_keys;
         vec values[4];
@@ -221,6 +240,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
                 sums[row * n_vecs + i] = vec_fma(w, values[i], sums[row * n_vecs + i]);
         }
     }
+    *next = fetch;
 #pragma GCC unroll 16
     for (int row = 0; row < n_rows; row++) {
         float *o = s->tile->o[s->first_row + row] + c;
@@ -246,12 +266,14 @@ SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct attend_step 
     weigh_keys(n_rows, s, factors);
 
     enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
+    struct row_fetch fetch =
+        fetch_block(s->v, s->args->v_stride_bytes, s->args->d_v * value_bytes(type));
     uint32_t c = 0;
     for (; c + VECS * VEC_LANES <= s->args->d_v; c += VECS * VEC_LANES)
-        blend_columns(type, n_rows, VECS, s, factors, c, VEC_LANES);
+        blend_columns(type, n_rows, VECS, s, factors, c, VEC_LANES, &fetch);
     for (; c + VEC_LANES <= s->args->d_v; c += VEC_LANES)
-        blend_columns(type, n_rows, 1, s, factors, c, VEC_LANES);
-    if (c < s->args->d_v) blend_columns(type, n_rows, 1, s, factors, c, s->args->d_v - c);
+        blend_columns(type, n_rows, 1, s, factors, c, VEC_LANES, &fetch);
+    if (c < s->args->d_v) blend_columns(type, n_rows, 1, s, factors, c, s->args->d_v - c, &fetch);
 }
 
 static inline int64_t clamp_key(int64_t key, int64_t low, int64_t high)
