@@ -2,8 +2,8 @@
 """Compares Fathom's dequantisation with the `gguf` package's, bit by bit, on random blocks.
 
     python3 -m venv peers && peers/bin/pip install gguf numpy
-    ninja -C build tests/kernels/dump_dequant
-    peers/bin/python tools/peers/dequant.py build/tests/kernels/dump_dequant
+    meson setup build/peers && ninja -C build/peers tests/kernels/dump_dequant
+    peers/bin/python tools/peers/dequant.py build/peers/tests/kernels/dump_dequant
 
 Blocks are random bytes, with finite f16 scales and minima of all sizes put in place. Prints one line
 for each type and exits with 1 if any value differs.
