@@ -147,8 +147,8 @@ static const char *const bpe_tokens[] = {"a",
                                          "bc",
                                          "abc",
                                          "cab",
-                                         "\xc4\xa0"
-                                         "a",
+                                         ("\xc4\xa0"
+                                          "a"),
                                          "<|x|>",
                                          "<|im_end|>",
                                          "\xc3\x83\xc2\xa9",
