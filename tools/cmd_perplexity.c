@@ -91,7 +91,7 @@ static int score_chunk(struct scorer *scorer, const int32_t *ids, struct progres
 static int score_all(struct scorer *scorer)
 {
     int code = EXIT_GOOD;
-    struct progress progress;
+    struct progress progress = {0};
     // On a terminal the results are progress enough, and share their line with nothing.
     struct progress *shown = isatty(STDOUT_FILENO) ? NULL : &progress;
     say_note("scoring %u chunks of %u tokens", scorer->n_chunks, scorer->n_ctx);
