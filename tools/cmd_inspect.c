@@ -218,7 +218,12 @@ static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, 
 
 static void print_scalar(const json_t *value)
 {
-    if (json_is_string(value)) printf("%s", json_string_value(value));
+    char text[1024];
+    if (json_is_string(value)) {
+        snprintf(text, sizeof text, "%s", json_string_value(value));
+        say_printable(text);
+        printf("%s", text);
+    }
     if (json_is_number(value)) printf("%.10g", json_number_value(value));
     if (json_is_boolean(value)) printf("%s", json_is_true(value) ? "yes" : "no");
     if (json_is_null(value)) printf("-");

@@ -6,11 +6,18 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+void say_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f) *text = '?';
+}
+
 static void write_line(const char *format, va_list list)
 {
-    fputs("fathom: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    char line[2048];
+    vsnprintf(line, sizeof line, format, list);
+    say_printable(line);
+    fprintf(stderr, "fathom: %s\n", line);
 }
 
 int say_error(const char *format, ...)

@@ -34,8 +34,11 @@ int say_error(const char *format, ...) FATHOM_PRINTF(1);
 // Says "fathom: ...".
 void say_note(const char *format, ...) FATHOM_PRINTF(1);
 
-// EXIT_GOOD for FATHOM_OK, EXIT_INTERRUPTED for FATHOM_CANCELLED; else says the library's text.
+// EXIT_GOOD for FATHOM_OK, EXIT_INTERRUPTED for FATHOM_ECANCELLED; else says the library's text.
 FATHOM_MUST_USE int say_status(fathom_status status);
+
+// Control characters become '?': text from a file must not steer a terminal.
+void say_printable(char *text);
 
 // A fathom_log_fn; user points to an int64_t, the highest level that is said.
 void say_log(int level, const char *text, void *user);

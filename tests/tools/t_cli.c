@@ -109,6 +109,13 @@ static void t_unknown_models(void **state)
     cli_expect_good(cli);
     assert_non_null(strstr(cli.out, "?lama"));
     assert_non_null(strstr(cli.out, "\"problem\""));
+    // Control characters do not reach the terminal.
+    path = damaged_model("general.architecture", 4 + 8, "\x1b\n", 2);
+    cli_expect_error(cli_run("run -m %s -p x", path), "??ama");
+    cli = cli_run("inspect %s", path);
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "??ama"));
+    assert_null(strchr(cli.out, '\x1b'));
     // Behind the name: the number of dimensions, two dimensions, the type. 20 is IQ4_NL.
     path = damaged_model("blk.1.ffn_up.weight", 4 + 2 * 8, "\x14", 1);
     cli = cli_run("run -m %s -p x", path);
