@@ -82,6 +82,10 @@ static void print_plan(const struct rig *rig)
              (double)info->weight_bytes / 1048576, (double)token_bytes / 1024,
              (double)token_bytes * rig->n_ctx / 1048576, rig->n_ctx,
              fathom_device_text(rig->device));
+    double memory_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if ((double)token_bytes * rig->n_ctx + (double)info->weight_bytes > memory_bytes)
+        say_note("a full context does not fit the %.1f MiB of memory here: give a smaller -c",
+                 memory_bytes / 1048576);
 }
 
 static int show_prompt(struct generator *generator, const struct ids *ids)
@@ -134,6 +138,7 @@ int cmd_run(int argc, char **argv)
     struct bytes prompt = {0};
     struct rig rig = {0};
     int code = EXIT_GOOD;
+    SAY_CHECK(generate_check(&run.generate), out);
     SAY_CHECK(prompt_read(&run.prompt, &prompt), out);
     SAY_CHECK(rig_open(&rig, &run.model), out);
     if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);

@@ -140,6 +140,10 @@ int conversation_hold(struct generator *generator, const struct conversation_opt
         return say_error("the model has no chat template that is known: give --chat-template NAME, "
                          "or -no-cnv for plain continuation");
     generator->end_lines = true;
+    size_t n_empty = 0; // an empty conversation tells whether the name is known
+    fathom_status status = fathom_chat_format(generator->rig->model, talk.chat_template, NULL, 0,
+                                              false, NULL, 0, &n_empty);
+    if (status < 0) return say_status(status);
     int code = hold(&talk, options, first);
     for (size_t i = 0; i < talk.n_messages; i++)
         bytes_free(&talk.contents[i]);

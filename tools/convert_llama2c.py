@@ -125,10 +125,11 @@ def add_vocabulary(writer, tokens, scores, kinds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint")
-    parser.add_argument("tokenizer")
-    parser.add_argument("out")
-    parser.add_argument("--type", choices=FILE_TYPES, default="f16")
+    parser.add_argument("checkpoint", help="a llama2.c model, format v0")
+    parser.add_argument("tokenizer", help="its tokenizer")
+    parser.add_argument("out", help="the GGUF file to write")
+    parser.add_argument("--type", choices=FILE_TYPES, default="f16",
+                        help="of the matrices (default: %(default)s)")
     args = parser.parse_args()
     model = Checkpoint(args.checkpoint)
     writer = gguf_write.Writer(args.out)
@@ -146,4 +147,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}")

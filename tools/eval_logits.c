@@ -45,14 +45,19 @@ static int write_file(struct rig *rig, const struct ids *ids, const char *path)
     uint32_t n_rows;
     float *rows = rig_rows_new(rig, &n_rows);
     if (rows == NULL) return EXIT_BAD;
+    int code = EXIT_GOOD;
     FILE *file = fopen(path, "wb");
+    if (file == NULL) {
+        code = say_error("cannot create %s: %s", path, strerror(errno));
+        goto out;
+    }
     struct progress progress;
     progress_begin(&progress, "logits", "tokens", ids->n);
-    int code = file != NULL ? write_rows(rig, ids, rows, n_rows, file, &progress)
-                            : say_error("cannot create %s: %s", path, strerror(errno));
+    code = write_rows(rig, ids, rows, n_rows, file, &progress);
     progress_end(&progress);
-    if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)
+    if (fclose(file) != 0 && code == EXIT_GOOD)
         code = say_error("cannot write %s: %s", path, strerror(errno));
+out:
     block_free(rows);
     return code;
 }

@@ -68,6 +68,31 @@ static int list_enders(struct generator *generator)
     return EXIT_GOOD;
 }
 
+static struct fathom_sampler_params sampler_params(const struct generate_options *options)
+{
+    struct fathom_sampler_params params;
+    fathom_sampler_params_init(&params);
+    params.temperature = options->temperature;
+    params.top_k = options->top_k;
+    params.top_p = options->top_p;
+    params.min_p = options->min_p;
+    params.repeat_penalty = options->repeat_penalty;
+    return params;
+}
+
+int generate_check(const struct generate_options *options)
+{
+    if (options->n_predict < -1)
+        return say_error("-n %lld: must be -1 or more", (long long)options->n_predict);
+    if (options->seed < -1)
+        return say_error("-s %lld: must be -1 or more", (long long)options->seed);
+    struct fathom_sampler_params params = sampler_params(options);
+    fathom_sampler *sampler = NULL;
+    int code = say_status(fathom_sampler_open(&params, 1, &sampler));
+    fathom_sampler_close(&sampler);
+    return code;
+}
+
 int generate_open(struct generator *generator, struct rig *rig,
                   const struct generate_options *options)
 {
@@ -76,16 +101,10 @@ int generate_open(struct generator *generator, struct rig *rig,
         .n_predict = options->n_predict,
         .special = options->special,
     };
-    struct fathom_sampler_params params;
-    fathom_sampler_params_init(&params);
+    struct fathom_sampler_params params = sampler_params(options);
     SAY_TRY(choose_seed(options, &params.seed));
     generator->seed = params.seed;
     generator->end_lines = isatty(STDOUT_FILENO) != 0;
-    params.temperature = options->temperature;
-    params.top_k = options->top_k;
-    params.top_p = options->top_p;
-    params.min_p = options->min_p;
-    params.repeat_penalty = options->repeat_penalty;
     params.n_repeat = options->n_repeat < rig->n_ctx ? options->n_repeat : rig->n_ctx;
     if (options->ignore_eos) SAY_TRY(list_enders(generator));
     return say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler));

@@ -39,6 +39,9 @@ struct generator {
 struct generate_options generate_defaults(void);
 struct flag_group generate_flags(struct generate_options *options);
 
+// Says which flag has a value that no model could use.
+int generate_check(const struct generate_options *options);
+
 int generate_open(struct generator *generator, struct rig *rig,
                   const struct generate_options *options);
 void generate_close(struct generator *generator);

@@ -22,16 +22,39 @@ void progress_begin(struct progress *progress, const char *label, const char *un
     };
 }
 
+// Milliseconds that the rest will take. In attention a unit costs the more the more there are
+// before it, so the time of n units is taken as a n + b n^2, through now and an earlier mark.
+static double estimate_rest_ms(const struct progress *progress, double elapsed_ms)
+{
+    double n = (double)progress->done, total = (double)progress->total;
+    double mark = (double)progress->mark;
+    double growth = 0;
+    if (mark > 0 && mark < n) growth = (elapsed_ms / n - progress->mark_ms / mark) / (n - mark);
+    if (growth < 0) growth = 0;
+    double first = elapsed_ms / n - growth * n;
+    return (total - n) * (first + growth * (total + n));
+}
+
 static void show(const struct progress *progress, double elapsed_ms)
 {
     double rate = (double)progress->done / elapsed_ms * 1e3;
-    uint64_t rest_s = (uint64_t)((double)(progress->total - progress->done) / rate + 0.5);
+    uint64_t rest_s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
     fprintf(stderr, "%sfathom: %s: %llu of %llu %s (%.0f %%), %.1f %s/s, ETA %llu:%02llu%s",
             progress->terminal ? "\r\033[K" : "", progress->label,
             (unsigned long long)progress->done, (unsigned long long)progress->total, progress->unit,
             100.0 * (double)progress->done / (double)progress->total, rate, progress->unit,
             (unsigned long long)(rest_s / 60), (unsigned long long)(rest_s % 60),
             progress->terminal ? "" : "\n");
+}
+
+// Keeps a mark that lies well before now: half of what was done when it was last moved on.
+static void move_mark(struct progress *progress, double elapsed_ms)
+{
+    if (progress->done < 2 * progress->next_mark) return;
+    progress->mark = progress->next_mark;
+    progress->mark_ms = progress->next_mark_ms;
+    progress->next_mark = progress->done;
+    progress->next_mark_ms = elapsed_ms;
 }
 
 void progress_add(struct progress *progress, uint64_t n)
@@ -42,6 +65,7 @@ void progress_add(struct progress *progress, uint64_t n)
     if (progress->done == 0) return;
     double now_ms = timer_now_ms();
     double elapsed_ms = now_ms - progress->start_ms;
+    move_mark(progress, elapsed_ms);
     double pause_ms = progress->terminal ? TERMINAL_MS : PLAIN_MS;
     if (elapsed_ms < FIRST_MS) return;
     if (progress->shown_ms > 0 && now_ms - progress->shown_ms < pause_ms) return;

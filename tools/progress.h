@@ -13,6 +13,10 @@ struct progress {
     uint64_t done;
     uint64_t total;
     double start_ms;
+    uint64_t mark;  // units that were done at some time between a quarter and all of now
+    double mark_ms; // how long they took
+    uint64_t next_mark;
+    double next_mark_ms;
     double shown_ms; // when it was last shown; 0: never
     bool terminal;
 };

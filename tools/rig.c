@@ -110,13 +110,12 @@ static int choose_kv_type(const struct rig_options *options, int32_t *type)
         {"bf16", FATHOM_TYPE_BF16},
         {"f32", FATHOM_TYPE_F32},
     };
-    if (strcmp(options->type_k, options->type_v) != 0)
-        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
-                         options->type_v);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(types[i].name, options->type_k) != 0) continue;
         *type = types[i].type;
-        return EXIT_GOOD;
+        if (strcmp(options->type_k, options->type_v) == 0) return EXIT_GOOD;
+        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
+                         options->type_v);
     }
     return say_error("-ctk %s: must be f16, bf16 or f32", options->type_k);
 }
@@ -178,7 +177,6 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     fathom_runner_params_init(&params, rig->model);
     SAY_TRY(choose_kv_type(options, &params.kv_type));
     SAY_TRY(choose_rope(options, rig->info->n_tokens_train, &params.rope));
-    if (options->n_batch == 0) return say_error("-b 0: must be at least 1");
     rig->n_ctx = options->n_ctx > 0 ? options->n_ctx : rig->info->n_tokens_train;
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
     params.n_tokens_max = rig->n_ctx;
@@ -193,11 +191,24 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
 }
 
+// What can be told without a model, before minutes go by with loading one.
+static int check_options(const struct rig_options *options)
+{
+    int32_t type;
+    if (options->path == NULL) return say_error("no model: give -m FILE");
+    if (options->rope_scale != 0 && options->rope_scale < 1)
+        return say_error("--rope-scale %g: must be 1 or more", (double)options->rope_scale);
+    if (options->rope_freq_base != 0 && options->rope_freq_base <= 1)
+        return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
+    if (options->n_batch == 0) return say_error("-b 0: must be at least 1");
+    return choose_kv_type(options, &type);
+}
+
 int rig_open(struct rig *rig, const struct rig_options *options)
 {
     double start_ms = timer_now_ms();
     *rig = (struct rig){.log_level = options->log_level};
-    if (options->path == NULL) return say_error("no model: give -m FILE");
+    SAY_TRY(check_options(options));
     SAY_TRY(open_device(rig, options));
     SAY_TRY(open_model(rig, options));
     SAY_TRY(open_runner(rig, options));

@@ -45,7 +45,7 @@ fathom_status fathom_model_open(const char *path, const struct fathom_model_para
         FATHOM_CHECK(hparams_read(m), file);
     } else if (params->device != NULL) {
         // Without weights it may serve as a tokenizer, whatever its architecture.
-        status = status_set(FATHOM_EINVAL, "the file has a vocabulary but no weights");
+        status = status_set(FATHOM_EINVAL, "the file has no weights: it cannot be run");
         goto file;
     }
     FATHOM_CHECK(read_vocab(m), file);
