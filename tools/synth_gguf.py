@@ -41,9 +41,8 @@ DEFAULTS = dict(context=4096, rope_base=10000.0, rope_factor=0.0, tied=False)
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9,
               "q4_k": 14, "q4_k_m": 15, "q5_k": 16, "q6_k": 18, "bf16": 32}
 
-# Rounding must not drown what a comparison looks for: divergences grow with the square of this, and
-# activations of 8 bit alone (llama.cpp's Q8_K) cost 7e-4 at a spread of 2 in a 4-layer model, and
-# five times that in the 16 layers of llama-3.2-1b.
+# Small, so that the 8-bit activations of the programs compared do not drown what is looked for:
+# divergences grow with its square. tools/peers/README.md tells what larger values read.
 LOGIT_SPREAD = 0.7  # standard deviation of logits
 SCORE_SPREAD = 1.2  # gain of queries and of keys: attention scores spread over its square
 
