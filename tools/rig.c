@@ -13,6 +13,7 @@ enum { ROWS_BYTES_MAX = 256 << 20 };
 
 const struct rig_options rig_defaults = {
     .device = "auto",
+    .isa = "all",
     .log_level = FATHOM_LOG_WARN,
     .n_batch = 512,
     .type_k = "f16",
@@ -26,6 +27,8 @@ static const struct flag model_flags[] = {
     {"-m, --model", FLAG_TEXT, OPTION(path), "FILE", "the GGUF file"},
     {"-dev, --device", FLAG_TEXT, OPTION(device), "NAME", "auto or cpu"},
     {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "N", "threads; 0: one per physical core"},
+    {"--isa", FLAG_TEXT, OPTION(isa), "LIST",
+     "what kernels may use: avx2, avx512, vnni, bf16; none: plain C, slow and exact"},
     {"--override-kv", FLAG_TEXTS, OPTION(overrides), "KEY=TYPE:V",
      "change a metadata value (int, float, bool, str); may be repeated"},
     {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "N",
@@ -89,10 +92,42 @@ static int open_model(struct rig *rig, const struct rig_options *options)
     return code;
 }
 
+// Sets the bits of enum fathom_isa that the names stand for; each brings those that it builds on.
+static int choose_isa(const struct rig_options *options, uint32_t *mask)
+{
+    enum { AVX512 = FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512 };
+    static const struct {
+        const char *name;
+        uint32_t mask;
+    } sets[] = {
+        {"none", 0},
+        {"avx2", FATHOM_ISA_AVX2},
+        {"avx512", AVX512},
+        {"vnni", AVX512 | FATHOM_ISA_AVX512_VNNI},
+        {"bf16", AVX512 | FATHOM_ISA_AVX512_BF16},
+        {"all", FATHOM_ISA_ALL},
+    };
+    const size_t n_sets = sizeof sets / sizeof sets[0];
+    const char *at = options->isa;
+    for (*mask = 0;; at++) {
+        size_t i = 0, bytes = strcspn(at, ",");
+        while (i < n_sets &&
+               (strlen(sets[i].name) != bytes || memcmp(sets[i].name, at, bytes) != 0))
+            i++;
+        if (i == n_sets)
+            return say_error("--isa %s: must be all, none, or some of avx2, avx512, vnni and bf16",
+                             options->isa);
+        *mask |= sets[i].mask;
+        at += bytes;
+        if (*at == '\0') return EXIT_GOOD;
+    }
+}
+
 static int open_device(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_device_params params;
     fathom_device_params_init(&params);
+    SAY_TRY(choose_isa(options, &params.isa_mask));
     params.n_threads = options->n_threads;
     params.name = options->device;
     params.log = say_log;
@@ -195,12 +230,14 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 static int check_options(const struct rig_options *options)
 {
     int32_t type;
+    uint32_t isa_mask;
     if (options->path == NULL) return say_error("no model: give -m FILE");
     if (options->rope_scale != 0 && options->rope_scale < 1)
         return say_error("--rope-scale %g: must be 1 or more", (double)options->rope_scale);
     if (options->rope_freq_base != 0 && options->rope_freq_base <= 1)
         return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
     if (options->n_batch == 0) return say_error("-b 0: must be at least 1");
+    SAY_TRY(choose_isa(options, &isa_mask));
     return choose_kv_type(options, &type);
 }
 

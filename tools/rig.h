@@ -12,6 +12,7 @@ struct rig_options {
     const char *path; // of the GGUF file
     const char *device;
     uint32_t n_threads; // 0: one for each physical core
+    const char *isa;    // instruction sets that kernels may use, separated by commas
     int64_t log_level;
     struct flag_texts overrides;
 
@@ -44,7 +45,7 @@ struct rig {
 
 extern const struct rig_options rig_defaults;
 
-// -m, --device, -t, --override-kv, -lv.
+// -m, --device, -t, --isa, --override-kv, -lv.
 struct flag_group rig_model_flags(struct rig_options *options);
 // -c, -b, -ctk, -ctv and RoPE.
 struct flag_group rig_context_flags(struct rig_options *options);

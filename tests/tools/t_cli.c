@@ -49,6 +49,8 @@ static void t_errors(void **state)
         {"run -m $M -p x --top-p 2", "top_p"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},
         {"run -m $M -p x --device tpu", "tpu"},
+        {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
+        {"run -m $M -p x --isa ''", "--isa"},
         {"run -m $M -p x -st", "-cnv"},
         {"run -m $M -p x -cnv -lv 0", "--chat-template"},
         {"run -m $M -p x -cnv --chat-template none -lv 0", "llama3"},

@@ -216,6 +216,34 @@ static void t_bench(void **state)
     assert_null(strstr(cli.out, "tg"));
 }
 
+// The kernels that ran, from the name of the device, with flags. To be freed.
+static char *kernels_with(const char *flags)
+{
+    json_t *rows = parse(cli_run("bench -m $M -p 4 -n 0 -r 1 -o json %s", flags));
+    const char *device = json_string_value(json_object_get(json_array_get(rows, 0), "device"));
+    char *kernels = strdup(strrchr(device, ',') + 2);
+    json_decref(rows);
+    return kernels;
+}
+
+static void t_isa(void **state)
+{
+    (void)state;
+    char *best = kernels_with("");
+    // vnni and bf16 bring all that there is, and avx2 lies below all but plain C.
+    const char *const cases[][2] = {
+        {"--isa none", "ref"},
+        {"--isa vnni,bf16", best},
+        {"--isa avx2", strcmp(best, "ref") == 0 ? "ref" : "avx2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *kernels = kernels_with(cases[i][0]);
+        assert_string_equal(kernels, cases[i][1]);
+        free(kernels);
+    }
+    free(best);
+}
+
 static void t_inspect(void **state)
 {
     (void)state;
@@ -237,7 +265,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_eval_logits),   cmocka_unit_test(t_perplexity),
         cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_niah),
-        cmocka_unit_test(t_bench),         cmocka_unit_test(t_inspect),
+        cmocka_unit_test(t_bench),         cmocka_unit_test(t_isa),
+        cmocka_unit_test(t_inspect),
     };
     int code = check_run("cli_measure", tests, sizeof tests / sizeof tests[0]);
     cli_close();
