@@ -147,9 +147,14 @@ static fathom_status read_scaling(struct fathom_model *model, struct fathom_rope
 static fathom_status read_rope(struct fathom_model *model, int32_t pairing)
 {
     struct fathom_rope *rope = &model->info.rope;
+    const uint32_t d = model->info.d_k & ~1u; // pairs are turned: of an odd head all but the last
     rope->pairing = pairing;
-    FATHOM_TRY(
-        metadata_u32(model->metadata, "%s.rope.dimension_count", model->info.d_k, &rope->n_rot));
+    FATHOM_TRY(metadata_u32(model->metadata, "%s.rope.dimension_count", d, &rope->n_rot));
+    if (rope->n_rot == 0 || rope->n_rot % 2 != 0 || rope->n_rot > d)
+        return status_set(FATHOM_ECORRUPT,
+                          "rope.dimension_count=%u: must be even, 2 or more, and at most the head "
+                          "size, %u",
+                          rope->n_rot, model->info.d_k);
     FATHOM_TRY(metadata_f32(model->metadata, "%s.rope.freq_base", 10000.0f, &rope->base));
     return read_scaling(model, rope);
 }

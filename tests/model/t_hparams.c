@@ -130,6 +130,9 @@ static void refused(void **state)
         {{"attention.head_count_kv", false, 1, {5}}, FATHOM_EUNSUPPORTED},
         {{"attention.key_length", false, 1, {257}}, FATHOM_EUNSUPPORTED},
         {{"attention.value_length", false, 1, {-8}}, FATHOM_ECORRUPT},
+        {{"rope.dimension_count", false, 1, {0}}, FATHOM_ECORRUPT},
+        {{"rope.dimension_count", false, 1, {7}}, FATHOM_ECORRUPT},
+        {{"rope.dimension_count", false, 1, {10}}, FATHOM_ECORRUPT}, // heads have 8
         {{"expert_count", false, 1, {8}}, FATHOM_EUNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
