@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <hwloc.h>
 #include <string.h>
+#include <unistd.h>
 
 // Kinds of core are numbered from the slowest; -1 stands for PUs of no known kind, or when hwloc
 // cannot rank them. A PU is hwloc's word for a hardware thread.
@@ -89,13 +90,28 @@ static void find_usable(hwloc_topology_t topology, hwloc_cpuset_t usable)
     hwloc_bitmap_and(usable, usable, hwloc_topology_get_topology_cpuset(topology));
 }
 
+// Without /sys (a bare chroot) hwloc's part for Linux finds nothing and says so on standard error,
+// which is not the library's to write to. Its other parts, for x86 and for any system, do the same
+// without it.
+static void avoid_missing_sysfs(hwloc_topology_t topology)
+{
+    if (access("/sys/devices/system/cpu", F_OK) == 0) return;
+    (void)hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
+                                        "linux");
+}
+
 fathom_status topology_cores(struct cores *cores)
 {
     hwloc_topology_t topology = NULL;
     hwloc_cpuset_t usable = NULL;
     struct cores found = {0};
     fathom_status status = FATHOM_OK;
-    if (hwloc_topology_init(&topology) != 0 || hwloc_topology_load(topology) != 0) {
+    if (hwloc_topology_init(&topology) != 0) {
+        status = status_set(FATHOM_ENOMEM, "topology: no memory for hwloc");
+        goto out;
+    }
+    avoid_missing_sysfs(topology);
+    if (hwloc_topology_load(topology) != 0) {
         status = status_set(FATHOM_EUNSUPPORTED, "topology: hwloc cannot read this machine: %s",
                             strerror(errno));
         goto out;

@@ -9,6 +9,9 @@
 #include <hwloc.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int forget_machine(void **state)
@@ -84,6 +87,43 @@ static void test_live_bound(void **state)
     assert_cpus(&cores, &last, 1);
     assert_int_equal(cores.n_cores, 1);
     topology_cores_fini(&cores);
+}
+
+enum { NO_NAMESPACE = 77 };
+
+// Leaves the child's exit status: 0 if the list is right and nothing was printed.
+static void list_without_sysfs(int stderr_file)
+{
+    struct cores cores;
+    cpu_set_t set;
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) _exit(NO_NAMESPACE);
+    if (mount("none", "/sys", "tmpfs", 0, NULL) != 0) _exit(NO_NAMESPACE);
+    dup2(stderr_file, STDERR_FILENO);
+    if (topology_cores(&cores) < 0 || sched_getaffinity(0, sizeof set, &set) != 0) _exit(1);
+    bool is_right = cores.n_cpus == (uint32_t)CPU_COUNT(&set);
+    topology_cores_fini(&cores);
+    _exit(is_right ? 0 : 1);
+}
+
+// In a chroot where nobody mounted /sys.
+static void test_no_sysfs(void **state)
+{
+    char text[256] = "";
+    int wait_status = 0;
+    int stderr_file = memfd_create("stderr", MFD_CLOEXEC);
+    (void)state;
+    assert_true(stderr_file >= 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) list_without_sysfs(stderr_file);
+    assert_int_equal(waitpid(child, &wait_status, 0), child);
+    assert_true(pread(stderr_file, text, sizeof text - 1, 0) >= 0);
+    close(stderr_file);
+    assert_true(WIFEXITED(wait_status));
+    if (WEXITSTATUS(wait_status) == NO_NAMESPACE) check_skip("cannot hide /sys from a child");
+    assert_string_equal(text, "");
+    assert_int_equal(WEXITSTATUS(wait_status), 0);
 }
 
 // Two packages of three cores of two threads, numbered as Linux does on such machines: the second
@@ -247,11 +287,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_live, forget_machine),
         cmocka_unit_test_teardown(test_live_bound, forget_machine),
+        cmocka_unit_test_teardown(test_no_sysfs, forget_machine),
         cmocka_unit_test_teardown(test_threads_follow_cores, forget_machine),
         cmocka_unit_test_teardown(test_no_cores, forget_machine),
         cmocka_unit_test_teardown(test_fast_kind_first, forget_machine),
         cmocka_unit_test_teardown(test_recorded_xml, forget_machine),
         cmocka_unit_test_teardown(test_recorded_tree, forget_machine),
     };
+    unsetenv("HWLOC_HIDE_ERRORS"); // the library must not print without it either
     return check_run("t_topology", tests, sizeof tests / sizeof tests[0]);
 }
