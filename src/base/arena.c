@@ -21,10 +21,10 @@ struct arena_chunk {
 };
 
 enum {
-    CHUNK_BYTES = 64 * 1024,      // head and data
     SHARED_BYTES_MAX = 16 * 1024, // larger blocks get their own chunk
 };
-static_assert(SHARED_BYTES_MAX <= CHUNK_BYTES - sizeof(struct arena_chunk), "fits a fresh chunk");
+static_assert(SHARED_BYTES_MAX <= ARENA_CHUNK_BYTES - sizeof(struct arena_chunk),
+              "fits a fresh chunk");
 
 static fathom_status add_chunk(struct arena *arena, size_t data_bytes, bool newest,
                                const char *what, struct arena_chunk **out)
@@ -36,6 +36,7 @@ static fathom_status add_chunk(struct arena *arena, size_t data_bytes, bool newe
                           data_bytes);
     FATHOM_TRY(mem_new(chunk_bytes, 1, what, &chunk));
     chunk->data_bytes = data_bytes;
+    arena->total_bytes += chunk_bytes;
     if (newest || arena->chunks == NULL) {
         chunk->next = arena->chunks;
         arena->chunks = chunk;
@@ -59,7 +60,7 @@ static fathom_status take_bytes(struct arena *arena, size_t bytes, size_t align_
     }
     size_t begin = size_round(arena->used_bytes, align_bytes);
     if (chunk == NULL || begin > chunk->data_bytes || bytes > chunk->data_bytes - begin) {
-        FATHOM_TRY(add_chunk(arena, CHUNK_BYTES - sizeof *chunk, true, what, &chunk));
+        FATHOM_TRY(add_chunk(arena, ARENA_CHUNK_BYTES - sizeof *chunk, true, what, &chunk));
         begin = 0;
     }
     arena->used_bytes = begin + bytes;
@@ -100,4 +101,5 @@ void arena_fini(struct arena *arena)
         mem_free(chunk);
     }
     arena->used_bytes = 0;
+    arena->total_bytes = 0;
 }

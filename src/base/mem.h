@@ -39,7 +39,10 @@ size_t size_round(size_t bytes, size_t multiple);
 struct arena {
     struct arena_chunk *chunks; // newest first
     size_t used_bytes;          // of the newest chunk
+    size_t total_bytes;         // of all chunks: what the arena costs
 };
+// The most that a block adds to total_bytes beyond its own size.
+enum { ARENA_CHUNK_BYTES = 64 * 1024 };
 
 // Zeroed and aligned as from mem_new.
 FATHOM_MUST_USE fathom_status arena_new(struct arena *arena, size_t count, size_t item_bytes,

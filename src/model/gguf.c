@@ -41,8 +41,7 @@ enum {
 
 struct reader {
     fathom_gguf *gguf;
-    size_t at;           // next byte to read
-    size_t budget_bytes; // left for tables
+    size_t at; // next byte to read
 };
 
 static size_t left_bytes(const struct reader *reader)
@@ -102,13 +101,13 @@ static fathom_status read_name(struct reader *reader, struct fathom_gguf_string 
 static fathom_status new_table(struct reader *reader, uint64_t count, size_t item_file_bytes,
                                size_t item_bytes, const char *what, void *out)
 {
-    size_t bytes = SIZE_MAX;
-    if (count <= left_bytes(reader) / item_file_bytes)
-        bytes = size_round(count * item_bytes, MEM_ALIGN_BYTES); // the arena's padding included
-    if (bytes > reader->budget_bytes)
+    // What is taken never exceeds the budget: the chunk that a table may begin is counted before.
+    size_t taken_bytes = reader->gguf->arena.total_bytes + ARENA_CHUNK_BYTES;
+    size_t budget_bytes = reader->gguf->file_bytes + SLACK_BYTES;
+    if (count > left_bytes(reader) / item_file_bytes || taken_bytes > budget_bytes ||
+        count * item_bytes > budget_bytes - taken_bytes)
         return status_set(FATHOM_ECORRUPT, "%llu %s cannot lie in the %zu bytes from offset %zu",
                           (unsigned long long)count, what, left_bytes(reader), reader->at);
-    reader->budget_bytes -= bytes;
     return arena_new(&reader->gguf->arena, count, item_bytes, what, out);
 }
 
@@ -311,7 +310,7 @@ static fathom_status read_preamble(struct reader *reader, uint64_t *n_tensors, u
 
 static fathom_status read_header(fathom_gguf *gguf)
 {
-    struct reader reader = {.gguf = gguf, .budget_bytes = gguf->file_bytes + SLACK_BYTES};
+    struct reader reader = {.gguf = gguf};
     uint64_t n_tensors = 0, n_records = 0;
     size_t alignment = 0;
     FATHOM_TRY(read_preamble(&reader, &n_tensors, &n_records));

@@ -170,6 +170,7 @@ static void test_arena(void **state)
         size_t bytes;
     } blocks[N_BLOCKS];
     struct arena arena = {0};
+    size_t used_bytes = 0;
     struct rng rng;
     (void)state;
     printf("seed 7\n");
@@ -177,6 +178,7 @@ static void test_arena(void **state)
     for (int i = 0; i < N_BLOCKS; i++) {
         uint32_t kind = rng_below(&rng, 100);
         size_t bytes = rng_below(&rng, kind < 90 ? 200 : kind < 98 ? 17000 : 100000);
+        const size_t total_bytes = arena.total_bytes;
         blocks[i].bytes = bytes;
         if (kind % 2 == 0) {
             check_ok(arena_new(&arena, bytes, 1, "block", &blocks[i].at));
@@ -193,12 +195,16 @@ static void test_arena(void **state)
             blocks[i].bytes = bytes + 1;
         }
         memset(blocks[i].at, i % 251, blocks[i].bytes);
+        used_bytes += blocks[i].bytes;
+        assert_true(arena.total_bytes <= total_bytes + blocks[i].bytes + ARENA_CHUNK_BYTES);
+        assert_true(arena.total_bytes >= used_bytes);
     }
     for (int i = 0; i < N_BLOCKS; i++)
         for (size_t j = 0; j < blocks[i].bytes; j++)
             if (blocks[i].at[j] != i % 251) fail_msg("block %d was written over", i);
     arena_fini(&arena);
     assert_null(arena.chunks);
+    assert_int_equal(arena.total_bytes, 0);
 
     char *text = NULL;
     int *number = NULL;
