@@ -29,14 +29,28 @@ static int print_help(void)
     printf("fathom COMMAND [flags]\n\n");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         printf("  %-12s %s\n", commands[i].name, commands[i].text);
-    printf("\nfathom COMMAND --help lists a command's flags; fathom --version.\n");
+    printf("\nfathom COMMAND --help, or fathom help COMMAND, lists a command's flags; fathom "
+           "--version.\n");
     return EXIT_GOOD;
+}
+
+static int dispatch(int argc, char **argv);
+
+// `fathom help COMMAND` is `fathom COMMAND --help`. argv[0] is "help", and its place is free.
+static int help_on(int argc, char **argv)
+{
+    char flag[] = "--help";
+    for (int i = 1; i < argc; i++)
+        argv[i - 1] = argv[i];
+    argv[argc - 1] = flag;
+    return dispatch(argc + 1, argv - 1);
 }
 
 static int dispatch(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return print_help();
+    if (strcmp(name, "help") == 0) return help_on(argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0) {
         printf("fathom %s\n", fathom_version());
         return EXIT_GOOD;
