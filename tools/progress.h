@@ -26,7 +26,7 @@ void progress_begin(struct progress *progress, const char *label, const char *un
 // n more units are done. progress may be NULL: nobody wants to see it.
 void progress_add(struct progress *progress, uint64_t n);
 
-// Takes the line off the terminal.
+// Takes the line off the terminal. Elsewhere, says how it ended if anything was said before.
 void progress_end(struct progress *progress);
 
 #endif
