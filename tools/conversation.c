@@ -67,6 +67,14 @@ static int format(const struct conversation *talk, struct bytes *text)
     return say_status(status);
 }
 
+static int check_room(const struct rig *rig, size_t n_ids)
+{
+    if (n_ids <= rig->n_ctx) return EXIT_GOOD;
+    return say_error("the conversation, of %zu tokens by now, has outgrown the context of %u: "
+                     "begin a new one, or give a larger -c",
+                     n_ids, rig->n_ctx);
+}
+
 // One turn: *user's text in, a printed reply and both in the conversation.
 static int take_turn(struct conversation *talk, struct bytes *user)
 {
@@ -79,6 +87,7 @@ static int take_turn(struct conversation *talk, struct bytes *user)
     SAY_CHECK(ids_append_text(&ids, talk->generator->rig->model, text.data, text.n,
                               FATHOM_TOKENIZE_SPECIAL | FATHOM_TOKENIZE_BOS),
               out);
+    SAY_CHECK(check_room(talk->generator->rig, ids.n), out);
     SAY_CHECK(generate_reply(talk->generator, ids.data, ids.n, &reply), out);
     SAY_CHECK(add_message(talk, "assistant", &reply), out);
 out:
