@@ -2,6 +2,7 @@
 // grammar and row names.
 
 #include <stdio.h>
+#include <string.h>
 
 #include "tools/block.h"
 #include "tools/cmd.h"
@@ -41,7 +42,7 @@ static const struct flag bench_flags[] = {
     {"-p, --n-prompt", FLAG_COUNTS, OPTION(n_prompt), "N,...", "tokens of prefill; 0: none"},
     {"-n, --n-gen", FLAG_COUNTS, OPTION(n_gen), "N,...", "tokens of decode; 0: none"},
     {"-d, --n-depth", FLAG_COUNTS, OPTION(n_depth), "N,...", "tokens already in the context"},
-    {"-r, --repetitions", FLAG_COUNT, OPTION(n_repeat), "N", "times that each test runs"},
+    {"-r, --repetitions", FLAG_COUNT, OPTION(n_repeat), "1..1M", "times that each test runs"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json", "form of the result"},
 };
 
@@ -174,13 +175,14 @@ static json_t *build_json(const struct bench *bench, const struct rig_options *m
         for (uint32_t r = 0; r < bench->options->n_repeat; r++)
             json_array_append_new(samples, json_real(test->rates[r]));
         json_t *row = json_pack(
-            "{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:o}",
+            "{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:o}",
             "build_version", fathom_version(), "model_filename", model->path, "model_type",
             info->architecture, "device", fathom_device_text(bench->rig.device), "model_size",
             (json_int_t)info->weight_bytes, "model_n_params", (json_int_t)info->n_parameters,
-            "test", test->name, "n_batch", (int)bench->rig.n_batch, "n_prompt", (int)test->n_prompt,
-            "n_gen", (int)test->n_gen, "n_depth", (int)test->n_depth, "avg_ts", test->stats.mean,
-            "stddev_ts", test->stats.sd, "median_ts", test->stats.median, "samples_ts", samples);
+            "test", test->name, "n_batch", (int)bench->rig.n_batch, "n_ctx", (int)bench->rig.n_ctx,
+            "n_prompt", (int)test->n_prompt, "n_gen", (int)test->n_gen, "n_depth",
+            (int)test->n_depth, "avg_ts", test->stats.mean, "stddev_ts", test->stats.sd,
+            "median_ts", test->stats.median, "samples_ts", samples);
         json_array_append_new(rows, row);
     }
     return rows;
@@ -222,7 +224,8 @@ int cmd_bench(int argc, char **argv)
     struct rig_options model = rig_defaults;
     const struct flag_group groups[] = {
         {"Bench", bench_flags, sizeof bench_flags / sizeof bench_flags[0], &options},
-        rig_model_flags(&model),
+        rig_file_flags(&model),
+        rig_device_flags(&model),
         rig_context_flags(&model),
     };
     const struct flag_page page = {
@@ -233,12 +236,10 @@ int cmd_bench(int argc, char **argv)
             "run to warm up. The table gives mean and standard deviation of tokens per second;\n"
             "JSON also gives the median and every sample.",
         .groups = groups,
-        .n_groups = 3,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
-    bool json;
-    SAY_TRY(report_wants_json(options.format, &json));
-    if (options.n_repeat == 0) return say_error("-r 0: must be at least 1");
+    bool json = strcmp(options.format, "json") == 0;
     SAY_TRY(choose_context(&options, &model.n_ctx));
     struct bench bench = {.options = &options};
     int code = measure(&bench, &model, json);

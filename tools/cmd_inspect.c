@@ -21,7 +21,7 @@ struct inspect_options {
 static const struct flag inspect_flags[] = {
     {"--tensors", FLAG_ON, OPTION(tensors), NULL, "list every tensor"},
     {"--metadata", FLAG_ON, OPTION(metadata), NULL, "list every metadata entry"},
-    {"-o, --output", FLAG_TEXT, OPTION(format), "md|json", "form of the result"},
+    {"-o, --output", FLAG_TEXT, OPTION(format), "text|json", "form of the result"},
 };
 
 // Names as in the format, for types that Fathom lacks too.
@@ -216,21 +216,71 @@ static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, 
     return json;
 }
 
-static void print_scalar(const json_t *value)
+// Writes a value as text, cut short where it does not fit: a list as "a, b", a long array, which
+// build_value cut short already, as "N items: a, b".
+static void write_value(const json_t *value, char *text, size_t capacity)
 {
-    char text[1024];
-    if (json_is_string(value)) {
-        snprintf(text, sizeof text, "%s", json_string_value(value));
-        say_printable(text);
-        printf("%s", text);
+    text[0] = '\0';
+    if (json_is_string(value)) snprintf(text, capacity, "%s", json_string_value(value));
+    if (json_is_number(value)) snprintf(text, capacity, "%.10g", json_number_value(value));
+    if (json_is_boolean(value)) snprintf(text, capacity, "%s", json_is_true(value) ? "yes" : "no");
+    if (json_is_null(value)) snprintf(text, capacity, "-");
+    if (json_is_object(value)) {
+        json_int_t n_items = json_integer_value(json_object_get(value, "n"));
+        snprintf(text, capacity, "%lld items: ", (long long)n_items);
+        value = json_object_get(value, "first");
     }
-    if (json_is_number(value)) printf("%.10g", json_number_value(value));
-    if (json_is_boolean(value)) printf("%s", json_is_true(value) ? "yes" : "no");
-    if (json_is_null(value)) printf("-");
+    size_t i;
+    json_t *item;
+    json_array_foreach(value, i, item)
+    {
+        size_t n = strlen(text);
+        snprintf(text + n, capacity - n, "%s", i > 0 ? ", " : "");
+        n = strlen(text);
+        write_value(item, text + n, capacity - n);
+    }
+}
+
+static void print_value(const json_t *value, int width)
+{
+    char text[4096];
+    write_value(value, text, sizeof text);
+    say_printable(text);
+    printf("%-*s", width, text);
+}
+
+// Prints the keys or the values of a table's row, of at most four columns.
+static void print_row(json_t *row, bool keys)
+{
+    static const int widths[] = {40, 8, 14};
+    size_t column = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach(row, key, value)
+    {
+        int width = ++column < json_object_size(row) ? widths[column - 1] : 0;
+        printf("  ");
+        if (keys)
+            printf("%-*s", width, key);
+        else
+            print_value(value, width);
+    }
     printf("\n");
 }
 
-// Prints members line by line: an object's below its name, each row of an array on a line.
+// Prints an array of like objects as a table.
+static void print_table(const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (i == 0) print_row(row, true);
+        print_row(row, false);
+    }
+}
+
+// Prints members line by line, an object's and an array's below its name.
 static void print_members(json_t *json, int indent)
 {
     const char *key;
@@ -242,17 +292,11 @@ static void print_members(json_t *json, int indent)
             print_members(value, indent + 2);
         } else if (json_is_array(value)) {
             printf("%s\n", key);
-            size_t i;
-            json_t *row;
-            json_array_foreach(value, i, row)
-            {
-                printf("  ");
-                json_dumpf(row, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
-                printf("\n");
-            }
+            print_table(value);
         } else {
             printf("%*s%-*s ", indent, "", 20 - indent, key);
-            print_scalar(value);
+            print_value(value, 0);
+            printf("\n");
         }
     }
 }
@@ -285,27 +329,25 @@ out:
 
 int cmd_inspect(int argc, char **argv)
 {
-    struct inspect_options options = {.format = "md"};
+    struct inspect_options options = {.format = "text"};
     struct rig_options model = rig_defaults;
     const struct flag_group groups[] = {
         {"Inspect", inspect_flags, sizeof inspect_flags / sizeof inspect_flags[0], &options},
-        rig_model_flags(&model),
+        rig_file_flags(&model),
     };
     const struct flag_page page = {
         .command = "inspect",
-        .use = "FILE [--tensors] [--metadata] [-o md|json]",
+        .use = "FILE [--tensors] [--metadata] [-o text|json]",
         .about =
             "Shows what a GGUF file holds: model, tokenizer, tensors by type, bytes of weights\n"
             "and of KV cache per token (F16). Long arrays and texts are cut short.",
         .groups = groups,
-        .n_groups = 2,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     const char *operand = NULL;
     SAY_TRY(flags_parse(&page, argc, argv, &operand));
     if (operand != NULL && model.path != NULL) return say_error("give one FILE");
     if (operand != NULL) model.path = operand;
     if (model.path == NULL) return say_error("no file: give FILE or -m FILE");
-    bool json;
-    SAY_TRY(report_wants_json(options.format, &json));
-    return inspect(&model, &options, json);
+    return inspect(&model, &options, strcmp(options.format, "json") == 0);
 }

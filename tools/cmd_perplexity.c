@@ -209,7 +209,8 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         {"Perplexity", perplexity_flags, sizeof perplexity_flags / sizeof perplexity_flags[0],
          &scorer->options},
         prompt_flags(prompt),
-        rig_model_flags(model),
+        rig_file_flags(model),
+        rig_device_flags(model),
         rig_context_flags(model),
     };
     const struct flag_page page = {
@@ -220,9 +221,15 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
             "--kl-divergence-base FILE alone also writes the distributions; with --kl-divergence\n"
             "it reads them and prints how far this model, or these flags, are from them.",
         .groups = groups,
-        .n_groups = 4,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    const char *unused =
+        flags_given(&page, argc, argv,
+                    "-c, --ctx-size, -f, --file, -p, --prompt, -e, --escape, --parse-special");
+    if (scorer->options.compare && unused != NULL)
+        return say_error("%s: text and context come from the base file with --kl-divergence",
+                         unused);
     if (scorer->options.compare && scorer->options.base_path == NULL)
         return say_error("--kl-divergence needs --kl-divergence-base FILE");
     if (!scorer->options.compare && prompt->file == NULL && prompt->text == NULL)

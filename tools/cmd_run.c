@@ -47,7 +47,8 @@ static int parse(struct run *run, int argc, char **argv)
         prompt_flags(&run->prompt),
         generate_flags(&run->generate),
         conversation_flags(&run->conversation),
-        rig_model_flags(&run->model),
+        rig_file_flags(&run->model),
+        rig_device_flags(&run->model),
         rig_context_flags(&run->model),
     };
     const struct flag_page page = {
@@ -90,13 +91,20 @@ static void print_plan(const struct rig *rig)
 
 static int show_prompt(struct generator *generator, const struct ids *ids)
 {
-    for (size_t i = 0; i < ids->n; i++) {
-        size_t n = 0;
-        const char *text =
-            fathom_token_text(generator->rig->model, ids->data[i], generator->special, &n);
-        if (text != NULL) SAY_TRY(output_write(&generator->output, text, n));
+    const fathom_model *model = generator->rig->model;
+    struct bytes text = {0};
+    size_t n = 0;
+    int code = EXIT_GOOD;
+    // ids_print leaves out a BOS at the front, which --special asks for.
+    if (generator->special && ids->n > 0 && ids->data[0] == generator->rig->info->bos_id) {
+        const char *bos = fathom_token_text(model, ids->data[0], true, &n);
+        SAY_CHECK(output_write(&generator->output, bos, n), out);
     }
-    return EXIT_GOOD;
+    SAY_CHECK(ids_print(ids->data, ids->n, model, generator->special, &text), out);
+    code = output_write(&generator->output, text.data, text.n);
+out:
+    bytes_free(&text);
+    return code;
 }
 
 static int continue_prompt(const struct run *run, struct generator *generator,
@@ -111,6 +119,10 @@ static int continue_prompt(const struct run *run, struct generator *generator,
         SAY_CHECK(ids_append_text(&ids, rig->model, prompt->data, prompt->n,
                                   prompt_tokenize_flags(&run->prompt)),
                   out);
+    if (run->options.ids != NULL && ids.n == 0) {
+        code = say_error("%s: no ids in it", run->options.ids);
+        goto out;
+    }
     if (run->options.display_prompt) SAY_CHECK(show_prompt(generator, &ids), out);
     SAY_CHECK(generate_reply(generator, ids.data, ids.n, NULL), out);
 out:

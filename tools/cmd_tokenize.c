@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 
-#include "tools/block.h"
 #include "tools/cmd.h"
 #include "tools/ids.h"
 #include "tools/prompt.h"
@@ -31,13 +30,13 @@ int cmd_tokenize(int argc, char **argv)
 {
     struct rig_options model = rig_defaults;
     struct prompt_options prompt = {0};
-    const struct flag_group groups[] = {prompt_flags(&prompt), rig_model_flags(&model)};
+    const struct flag_group groups[] = {prompt_flags(&prompt), rig_file_flags(&model)};
     const struct flag_page page = {
         .command = "tokenize",
         .use = "-m FILE (-p TEXT | -f FILE)",
         .about = "Prints the token ids of a text on one line. The file may be a vocabulary alone.",
         .groups = groups,
-        .n_groups = 2,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (prompt.text == NULL && prompt.file == NULL)
@@ -65,19 +64,10 @@ static int print_text(const struct rig *rig, const struct detokenize_options *op
 {
     struct ids ids = {0};
     struct bytes text = {0};
-    size_t n = 0;
     int code = EXIT_GOOD;
     SAY_CHECK(ids_append_file(&ids, options->ids, rig->info->n_vocab), out);
-    SAY_CHECK(bytes_reserve(&text, ids.n * 8), out);
-    fathom_status status = fathom_detokenize(rig->model, ids.data, ids.n, options->special,
-                                             text.data, text.capacity, &n);
-    if (status == FATHOM_PARTIAL) {
-        SAY_CHECK(bytes_reserve(&text, n), out);
-        status = fathom_detokenize(rig->model, ids.data, ids.n, options->special, text.data,
-                                   text.capacity, &n);
-    }
-    SAY_CHECK(say_status(status), out);
-    (void)fwrite(text.data, 1, n, stdout); // main asks whether it arrived
+    SAY_CHECK(ids_print(ids.data, ids.n, rig->model, options->special, &text), out);
+    (void)fwrite(text.data, 1, text.n, stdout); // main asks whether it arrived
 out:
     bytes_free(&text);
     ids_free(&ids);
@@ -90,14 +80,14 @@ int cmd_detokenize(int argc, char **argv)
     struct detokenize_options options = {0};
     const struct flag_group groups[] = {
         {"Ids", detokenize_flags, sizeof detokenize_flags / sizeof detokenize_flags[0], &options},
-        rig_model_flags(&model),
+        rig_file_flags(&model),
     };
     const struct flag_page page = {
         .command = "detokenize",
         .use = "-m FILE --ids FILE",
         .about = "Prints the bytes that token ids stand for, and nothing else.",
         .groups = groups,
-        .n_groups = 2,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (options.ids == NULL) return say_error("no ids: give --ids FILE");

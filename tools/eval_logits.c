@@ -94,7 +94,8 @@ int eval_logits(int argc, char **argv)
     model.type_v = "f32";
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
-        rig_model_flags(&model),
+        rig_file_flags(&model),
+        rig_device_flags(&model),
         rig_context_flags(&model),
     };
     const struct flag_page page = {
@@ -104,7 +105,7 @@ int eval_logits(int argc, char **argv)
                  "little-endian float32 logits after each: [ids, vocabulary]. The KV cache is f32\n"
                  "unless -ctk and -ctv say otherwise.",
         .groups = groups,
-        .n_groups = 3,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (options.ids == NULL || options.out == NULL)

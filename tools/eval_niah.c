@@ -33,7 +33,7 @@ static const struct flag niah_flags[] = {
     {"--needles", FLAG_COUNT, OPTION(n_needles), "N", "needles in each text"},
     {"--questions", FLAG_COUNT, OPTION(n_questions), "N", "questions at each length"},
     {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed of the texts"},
-    {"--min-score", FLAG_FLOAT, OPTION(min_score), "X",
+    {"--min-score", FLAG_FLOAT, OPTION(min_score), "0..1",
      "exit 1 if fewer than this share of the answers is exact at some length"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json", "form of the result"},
 };
@@ -205,23 +205,25 @@ static void print_header(void)
 
 static int print_row(const struct niah_options *options, const struct niah_result *result)
 {
-    printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15.3f |\n", result->n_tokens,
+    char decode[32] = "-"; // where every answer ended at once
+    if (result->n_decoded > 0) snprintf(decode, sizeof decode, "%.3f", result->decode.median);
+    printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15s |\n", result->n_tokens,
            options->n_needles, result->n_questions, 100 * score(result),
            100.0 * (double)result->n_digits / (double)(result->n_questions * HAYSTACK_DIGITS),
-           (double)result->n_prefill / result->prefill_ms * 1e3, result->decode.median);
+           (double)result->n_prefill / result->prefill_ms * 1e3, decode);
     return output_check();
 }
 
 static json_t *build_row(const struct niah_options *options, const struct niah_result *result)
 {
-    return json_pack("{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:f}", "task", "niah",
+    return json_pack("{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:o}", "task", "niah",
                      "seed", (json_int_t)options->seed, "length", (int)result->n_tokens, "needles",
                      (int)options->n_needles, "questions", (int)result->n_questions, "exact",
                      (int)result->n_exact, "score", score(result), "digit_score",
                      (double)result->n_digits / (double)(result->n_questions * HAYSTACK_DIGITS),
                      "prefills", (int)result->n_texts, "prefill_tokens", (int)result->n_prefill,
                      "prefill_ms", result->prefill_ms, "decode_ms_per_token",
-                     result->decode.median);
+                     result->n_decoded > 0 ? json_real(result->decode.median) : json_null());
 }
 
 static int run_lengths(struct rig *rig, const struct niah_options *options, bool json)
@@ -229,10 +231,10 @@ static int run_lengths(struct rig *rig, const struct niah_options *options, bool
     json_t *rows = json_array();
     bool low = false;
     int code = EXIT_GOOD;
-    if (!json) print_header();
     for (uint32_t i = 0; i < options->lengths.n && code == EXIT_GOOD; i++) {
         struct niah_result result = {.n_tokens = options->lengths.items[i]};
         code = run_length(rig, options, &result);
+        if (code == EXIT_GOOD && !json && i == 0) print_header();
         if (code == EXIT_GOOD && !json) code = print_row(options, &result);
         if (code == EXIT_GOOD) json_array_append_new(rows, build_row(options, &result));
         if (code == EXIT_GOOD) low = low || score(&result) < (double)options->min_score;
@@ -247,6 +249,17 @@ static int run_lengths(struct rig *rig, const struct niah_options *options, bool
     return code;
 }
 
+// The context: as asked for, but no less than the longest text takes.
+static int choose_context(const struct niah_options *options, uint32_t *n_ctx)
+{
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < options->lengths.n; i++)
+        if (options->lengths.items[i] > longest) longest = options->lengths.items[i];
+    if (*n_ctx == 0) *n_ctx = longest;
+    if (longest <= *n_ctx) return EXIT_GOOD;
+    return say_error("--lengths %u does not fit -c %u: give a larger -c, or none", longest, *n_ctx);
+}
+
 int eval_niah(int argc, char **argv)
 {
     struct niah_options options = {
@@ -259,7 +272,8 @@ int eval_niah(int argc, char **argv)
     struct rig_options model = rig_defaults;
     const struct flag_group groups[] = {
         {"Needles", niah_flags, sizeof niah_flags / sizeof niah_flags[0], &options},
-        rig_model_flags(&model),
+        rig_file_flags(&model),
+        rig_device_flags(&model),
         rig_context_flags(&model),
     };
     const struct flag_page page = {
@@ -270,16 +284,13 @@ int eval_niah(int argc, char **argv)
             "the numbers; up to 32 questions for each text. Greedy; an answer counts when all\n"
             "five digits are right.",
         .groups = groups,
-        .n_groups = 3,
+        .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
-    bool json;
-    SAY_TRY(report_wants_json(options.format, &json));
+    bool json = strcmp(options.format, "json") == 0;
     if (options.n_needles == 0 || options.n_questions == 0)
         return say_error("--needles and --questions must be at least 1");
-    if (model.n_ctx == 0)
-        for (uint32_t i = 0; i < options.lengths.n; i++)
-            if (options.lengths.items[i] > model.n_ctx) model.n_ctx = options.lengths.items[i];
+    SAY_TRY(choose_context(&options, &model.n_ctx));
     struct rig rig;
     int code = rig_open(&rig, &model);
     if (code == EXIT_GOOD) code = run_lengths(&rig, &options, json);

@@ -19,13 +19,15 @@ static const struct flag help_flags[] = {
     {"-h, --help", FLAG_ON, 0, NULL, "print this page"},
 };
 
-// Whether name is one of the comma-separated names.
-static bool has_name(const char *names, const char *name)
+// Whether word is one of the words, which commas and blanks or bars separate.
+static bool has_word(const char *words, const char *word)
 {
-    size_t bytes = strlen(name);
-    for (const char *at = names; at != NULL; at = strchr(at, ',')) {
-        at += strspn(at, ", ");
-        if (strncmp(at, name, bytes) == 0 && (at[bytes] == ',' || at[bytes] == '\0')) return true;
+    size_t bytes = strlen(word);
+    while (*words != '\0') {
+        size_t n = strcspn(words, ",|");
+        if (n == bytes && memcmp(words, word, n) == 0) return true;
+        words += n;
+        words += strspn(words, ",| ");
     }
     return false;
 }
@@ -35,7 +37,7 @@ static const struct flag *find(const struct flag_page *page, const char *name, v
     for (size_t i = 0; i < page->n_groups; i++) {
         const struct flag_group *group = &page->groups[i];
         for (size_t j = 0; j < group->n_flags; j++) {
-            if (!has_name(group->flags[j].names, name)) continue;
+            if (!has_word(group->flags[j].names, name)) continue;
             *options = group->options;
             return &group->flags[j];
         }
@@ -102,6 +104,31 @@ static bool set_texts(const char *text, struct flag_texts *list)
     return true;
 }
 
+// The member as a double, of a flag that takes one number.
+static double number_of(const struct flag *flag, const void *options)
+{
+    const void *member = (const char *)options + flag->offset;
+    if (flag->kind == FLAG_COUNT) return *(const uint32_t *)member;
+    if (flag->kind == FLAG_INT) return (double)*(const int64_t *)member;
+    return (double)*(const float *)member;
+}
+
+// Refuses a value, just set, that is none of those that the table allows.
+static int check_value(const struct flag *flag, const void *options, const char *name,
+                       const char *text)
+{
+    if (flag->value == NULL) return EXIT_GOOD;
+    if (strchr(flag->value, '|') != NULL && !has_word(flag->value, text))
+        return say_error("%s %s: must be one of %s", name, text, flag->value);
+    const char *dots = strstr(flag->value, "..");
+    uint32_t most;
+    if (dots == NULL || !parse_count(dots + 2, &most)) return EXIT_GOOD;
+    uint32_t least = (uint32_t)strtoul(flag->value, NULL, 10);
+    double value = number_of(flag, options);
+    if (value >= least && value <= most) return EXIT_GOOD;
+    return say_error("%s %s: must be from %u to %s", name, text, least, dots + 2);
+}
+
 // Sets the flag's member from the text of its value. Returns false if the text is no such value.
 static bool set_value(const struct flag *flag, void *options, const char *text)
 {
@@ -166,11 +193,22 @@ static int print_page(const struct flag_page *page)
     return EXIT_HELPED;
 }
 
+const char *flags_given(const struct flag_page *page, int argc, char **argv, const char *names)
+{
+    for (int i = 1; i < argc; i++) {
+        void *options;
+        if (has_word(names, argv[i])) return argv[i];
+        const struct flag *flag = find(page, argv[i], &options);
+        if (flag != NULL && flag->value != NULL) i++;
+    }
+    return NULL;
+}
+
 int flags_parse(const struct flag_page *page, int argc, char **argv, const char **operand)
 {
     // Help first: it must show the defaults, which the other flags are about to change.
     for (int i = 1; i < argc; i++)
-        if (has_name(help_flags[0].names, argv[i])) return print_page(page);
+        if (has_word(help_flags[0].names, argv[i])) return print_page(page);
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i];
         if (name[0] != '-' || name[1] == '\0') {
@@ -191,6 +229,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         }
         if (!set_value(flag, options, text))
             return say_error("bad value \"%s\" for %s %s", text, name, flag->value);
+        SAY_TRY(check_value(flag, options, name, text));
     }
     return EXIT_GOOD;
 }

@@ -34,7 +34,8 @@ struct flag {
     const char *names; // "-n, --n-predict"
     enum flag_kind kind;
     size_t offset;     // of the member in the group's options
-    const char *value; // what help calls the value; NULL for ON and OFF
+    const char *value; // what help calls the value; NULL for ON and OFF. "0..1" and
+                       // "md|json" bind: one number in this range, one of these words
     const char *text;  // what it does; help adds the default, which is the member's value
 };
 
@@ -54,6 +55,9 @@ struct flag_page {
     const struct flag_group *groups;
     size_t n_groups;
 };
+
+// The first of names, "-c, --ctx-size", that argv[1..] holds as a flag; NULL: none of them.
+const char *flags_given(const struct flag_page *page, int argc, char **argv, const char *names);
 
 // Sets the options from argv[1..]. *operand takes the one argument that is no flag and must hold
 // NULL before; operand itself NULL: there must be none. EXIT_HELPED after printing the page.

@@ -19,8 +19,8 @@ static const struct flag flags[] = {
     {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed; -1: a new one each time"},
     {"--temp, --temperature", FLAG_FLOAT, OPTION(temperature), "X", "0: the likeliest token"},
     {"--top-k", FLAG_COUNT, OPTION(top_k), "N", "only the N likeliest; 0: all"},
-    {"--top-p", FLAG_FLOAT, OPTION(top_p), "X", "only the likeliest that sum to X; 1: all"},
-    {"--min-p", FLAG_FLOAT, OPTION(min_p), "X",
+    {"--top-p", FLAG_FLOAT, OPTION(top_p), "0..1", "only the likeliest that sum to X; 1: all"},
+    {"--min-p", FLAG_FLOAT, OPTION(min_p), "0..1",
      "only those at least X times the likeliest; 0: all"},
     {"--repeat-penalty", FLAG_FLOAT, OPTION(repeat_penalty), "X", "1: off"},
     {"--repeat-last-n", FLAG_COUNT, OPTION(n_repeat), "N", "tokens that the penalty looks at"},
@@ -86,11 +86,9 @@ int generate_check(const struct generate_options *options)
         return say_error("-n %lld: must be -1 or more", (long long)options->n_predict);
     if (options->seed < -1)
         return say_error("-s %lld: must be -1 or more", (long long)options->seed);
-    struct fathom_sampler_params params = sampler_params(options);
-    fathom_sampler *sampler = NULL;
-    int code = say_status(fathom_sampler_open(&params, 1, &sampler));
-    fathom_sampler_close(&sampler);
-    return code;
+    if (options->repeat_penalty <= 0)
+        return say_error("--repeat-penalty %g: must be above 0", (double)options->repeat_penalty);
+    return EXIT_GOOD;
 }
 
 int generate_open(struct generator *generator, struct rig *rig,
@@ -104,6 +102,7 @@ int generate_open(struct generator *generator, struct rig *rig,
     struct fathom_sampler_params params = sampler_params(options);
     SAY_TRY(choose_seed(options, &params.seed));
     generator->seed = params.seed;
+    generator->draws = params.temperature > 0;
     generator->end_lines = isatty(STDOUT_FILENO) != 0;
     params.n_repeat = options->n_repeat < rig->n_ctx ? options->n_repeat : rig->n_ctx;
     if (options->ignore_eos) SAY_TRY(list_enders(generator));
@@ -157,14 +156,9 @@ static int print_first(struct generator *generator, int32_t id, struct bytes *re
     const fathom_model *model = generator->rig->model;
     struct bytes text = {0};
     int code = EXIT_GOOD;
-    size_t n = 0;
-    (void)fathom_token_text(model, id, generator->special, &n); // for n: never less than here
-    SAY_CHECK(bytes_reserve(&text, n), out);
-    SAY_CHECK(say_status(fathom_detokenize(model, &id, 1, generator->special, text.data,
-                                           text.capacity, &n)),
-              out);
-    if (reply != NULL) SAY_CHECK(bytes_append(reply, text.data, n), out);
-    code = output_write(&generator->output, text.data, n);
+    SAY_CHECK(ids_print(&id, 1, model, generator->special, &text), out);
+    if (reply != NULL) SAY_CHECK(bytes_append(reply, text.data, text.n), out);
+    code = output_write(&generator->output, text.data, text.n);
 out:
     bytes_free(&text);
     return code;
@@ -227,17 +221,17 @@ int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids
 
 static void report_line(const char *label, double ms, uint64_t n, const char *unit)
 {
-    fprintf(stderr, "%s = %10.2f ms / %5llu %s", label, ms, (unsigned long long)n, unit);
-    if (n > 0 && ms > 0)
-        fprintf(stderr, " (%8.2f ms per token, %8.2f tokens per second)", ms / (double)n,
-                (double)n / ms * 1e3);
-    fputc('\n', stderr);
+    if (n == 0) return;
+    fprintf(stderr, "%s = %10.2f ms / %5llu %s (%8.2f ms per token, %8.2f tokens per second)\n",
+            label, ms, (unsigned long long)n, unit, ms / (double)n, (double)n / ms * 1e3);
 }
 
 void generate_report(const struct generator *generator)
 {
     uint64_t n_tokens = generator->n_prompt + generator->n_eval;
-    fprintf(stderr, "\n            seed = %10llu\n", (unsigned long long)generator->seed);
+    fputc('\n', stderr);
+    if (generator->draws)
+        fprintf(stderr, "            seed = %10llu\n", (unsigned long long)generator->seed);
     fprintf(stderr, "       load time = %10.2f ms\n", generator->rig->load_ms);
     report_line("prompt eval time", generator->prompt_ms, generator->n_prompt, "tokens");
     report_line("       eval time", generator->eval_ms, generator->n_eval, "runs  ");

@@ -28,6 +28,7 @@ struct generator {
     struct ids enders; // ids that --ignore-eos keeps from being picked
     struct output output;
     uint64_t seed;
+    bool draws; // the seed plays a part
     int64_t n_predict;
     bool special;
     bool end_lines; // end every reply with a newline; by default on a terminal alone

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "tools/block.h"
-#include "tools/bytes.h"
 #include "tools/say.h"
 
 static int reserve(struct ids *ids, size_t n_more)
@@ -74,6 +73,24 @@ int ids_append_text(struct ids *ids, const fathom_model *model, const char *text
     }
     SAY_TRY(say_status(status));
     ids->n += n;
+    return EXIT_GOOD;
+}
+
+int ids_print(const int32_t *ids, size_t n, const fathom_model *model, bool special,
+              struct bytes *text)
+{
+    size_t bytes = 0;
+    SAY_TRY(bytes_reserve(text, n * 8));
+    fathom_status status = fathom_detokenize(model, ids, n, special, text->data + text->n,
+                                             text->capacity - text->n - 1, &bytes);
+    if (status == FATHOM_PARTIAL) {
+        SAY_TRY(bytes_reserve(text, bytes));
+        status = fathom_detokenize(model, ids, n, special, text->data + text->n,
+                                   text->capacity - text->n - 1, &bytes);
+    }
+    SAY_TRY(say_status(status));
+    text->n += bytes;
+    text->data[text->n] = '\0';
     return EXIT_GOOD;
 }
 

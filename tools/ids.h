@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "fathom/model.h"
+#include "tools/bytes.h"
 
 // Zeroed is empty.
 struct ids {
@@ -24,6 +25,10 @@ int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab);
 // Appends the tokens of a text; flags of enum fathom_tokenize_flags.
 int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,
                     uint32_t flags);
+
+// Appends the text of n ids, as fathom_detokenize gives it.
+int ids_print(const int32_t *ids, size_t n, const fathom_model *model, bool special,
+              struct bytes *text);
 
 void ids_free(struct ids *ids);
 

@@ -3,16 +3,8 @@
 #include "tools/report.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "tools/say.h"
-
-int report_wants_json(const char *format, bool *json)
-{
-    *json = strcmp(format, "json") == 0;
-    if (*json || strcmp(format, "md") == 0) return EXIT_GOOD;
-    return say_error("-o %s: must be md or json", format);
-}
 
 int report_print_json(json_t *json)
 {

@@ -7,9 +7,6 @@
 
 #include "tools/rig.h"
 
-// Whether -o asks for JSON rather than for Markdown, "md"; any other word is an error.
-int report_wants_json(const char *format, bool *json);
-
 // Prints and releases a JSON value. NULL, which is what jansson makes of a failure, is an error.
 int report_print_json(json_t *json);
 

@@ -9,7 +9,7 @@
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20 };
+enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28 };
 
 const struct rig_options rig_defaults = {
     .device = "auto",
@@ -23,25 +23,29 @@ const struct rig_options rig_defaults = {
 
 #define OPTION(member) offsetof(struct rig_options, member)
 
-static const struct flag model_flags[] = {
+static const struct flag file_flags[] = {
     {"-m, --model", FLAG_TEXT, OPTION(path), "FILE", "the GGUF file"},
-    {"-dev, --device", FLAG_TEXT, OPTION(device), "NAME", "auto or cpu"},
-    {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "N", "threads; 0: one per physical core"},
-    {"--isa", FLAG_TEXT, OPTION(isa), "LIST",
-     "what kernels may use: avx2, avx512, vnni, bf16; none: plain C, slow and exact"},
     {"--override-kv", FLAG_TEXTS, OPTION(overrides), "KEY=TYPE:V",
      "change a metadata value (int, float, bool, str); may be repeated"},
-    {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "N",
+};
+
+static const struct flag device_flags[] = {
+    {"-dev, --device", FLAG_TEXT, OPTION(device), "auto|cpu", "where the model is computed"},
+    {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "0..1024", "0: one per physical core"},
+    {"--isa", FLAG_TEXT, OPTION(isa), "LIST",
+     "what kernels may use: avx2, avx512, vnni, bf16; none: plain C, slow and exact"},
+    {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "0..3",
      "messages up to 0 errors, 1 warnings, 2 information, 3 all"},
 };
 
 static const struct flag context_flags[] = {
     {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N", "context in tokens; 0: the model's"},
-    {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "N", "most tokens in one pass"},
-    {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "TYPE", "keys in f16, bf16 or f32"},
-    {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "TYPE", "values; must be the keys' type"},
-    {"--rope-scaling", FLAG_TEXT, OPTION(rope_scaling), "NAME",
-     "none, linear or yarn; default: the model's, or linear if --rope-scale is given"},
+    {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
+    {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32", "type of keys"},
+    {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",
+     "of values; must be the keys'"},
+    {"--rope-scaling", FLAG_TEXT, OPTION(rope_scaling), "none|linear|yarn",
+     "default: the model's, or linear if --rope-scale is given"},
     {"--rope-scale", FLAG_FLOAT, OPTION(rope_scale), "X", "stretch factor; 0: the model's"},
     {"--rope-freq-base", FLAG_FLOAT, OPTION(rope_freq_base), "X", "base; 0: the model's"},
     {"--yarn-orig-ctx", FLAG_COUNT, OPTION(yarn_orig_ctx), "N",
@@ -54,9 +58,15 @@ static const struct flag context_flags[] = {
     {"--yarn-beta-slow", FLAG_FLOAT, OPTION(yarn_beta_slow), "X", "0: the model's, or 1"},
 };
 
-struct flag_group rig_model_flags(struct rig_options *options)
+struct flag_group rig_file_flags(struct rig_options *options)
 {
-    return (struct flag_group){"Model", model_flags, sizeof model_flags / sizeof model_flags[0],
+    return (struct flag_group){"Model", file_flags, sizeof file_flags / sizeof file_flags[0],
+                               options};
+}
+
+struct flag_group rig_device_flags(struct rig_options *options)
+{
+    return (struct flag_group){"Device", device_flags, sizeof device_flags / sizeof device_flags[0],
                                options};
 }
 
@@ -135,53 +145,36 @@ static int open_device(struct rig *rig, const struct rig_options *options)
     return say_status(fathom_device_open(&params, &rig->device));
 }
 
-static int choose_kv_type(const struct rig_options *options, int32_t *type)
+static int32_t choose_kv_type(const struct rig_options *options)
 {
-    static const struct {
-        const char *name;
-        int32_t type;
-    } types[] = {
-        {"f16", FATHOM_TYPE_F16},
-        {"bf16", FATHOM_TYPE_BF16},
-        {"f32", FATHOM_TYPE_F32},
-    };
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        if (strcmp(types[i].name, options->type_k) != 0) continue;
-        *type = types[i].type;
-        if (strcmp(options->type_k, options->type_v) == 0) return EXIT_GOOD;
-        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
-                         options->type_v);
-    }
-    return say_error("-ctk %s: must be f16, bf16 or f32", options->type_k);
+    if (strcmp(options->type_k, "f32") == 0) return FATHOM_TYPE_F32;
+    return strcmp(options->type_k, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
 }
 
-static int choose_scaling(const struct rig_options *options, struct fathom_rope *rope)
+static void choose_scaling(const struct rig_options *options, struct fathom_rope *rope)
 {
     const char *name = options->rope_scaling;
     int32_t old = rope->scaling;
     if (name == NULL && options->rope_scale > 0 && old == FATHOM_ROPE_SCALING_NONE) name = "linear";
-    if (name == NULL) return EXIT_GOOD;
+    if (name == NULL) return;
     if (strcmp(name, "none") == 0)
         rope->scaling = FATHOM_ROPE_SCALING_NONE;
     else if (strcmp(name, "linear") == 0)
         rope->scaling = FATHOM_ROPE_SCALING_LINEAR;
-    else if (strcmp(name, "yarn") == 0)
-        rope->scaling = FATHOM_ROPE_SCALING_YARN;
     else
-        return say_error("--rope-scaling %s: must be none, linear or yarn", name);
+        rope->scaling = FATHOM_ROPE_SCALING_YARN;
     if (rope->scaling == FATHOM_ROPE_SCALING_YARN && old != FATHOM_ROPE_SCALING_YARN) {
         rope->ext_factor = 1;
         rope->attn_factor = 1;
         rope->beta_fast = 32;
         rope->beta_slow = 1;
     }
-    return EXIT_GOOD;
 }
 
-static int choose_rope(const struct rig_options *options, uint32_t n_tokens_train,
-                       struct fathom_rope *rope)
+static void choose_rope(const struct rig_options *options, uint32_t n_tokens_train,
+                        struct fathom_rope *rope)
 {
-    SAY_TRY(choose_scaling(options, rope));
+    choose_scaling(options, rope);
     if (options->rope_scale > 0) rope->factor = options->rope_scale;
     if (options->rope_freq_base > 0) rope->base = options->rope_freq_base;
     if (options->yarn_orig_ctx > 0) rope->n_orig_tokens = options->yarn_orig_ctx;
@@ -191,7 +184,6 @@ static int choose_rope(const struct rig_options *options, uint32_t n_tokens_trai
     if (options->yarn_beta_slow > 0) rope->beta_slow = options->yarn_beta_slow;
     if (rope->scaling == FATHOM_ROPE_SCALING_YARN && rope->n_orig_tokens == 0)
         rope->n_orig_tokens = n_tokens_train;
-    return EXIT_GOOD;
 }
 
 // Tokens that the model can be trusted with: those it was trained with, stretched by the scaling
@@ -210,8 +202,8 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_runner_params params;
     fathom_runner_params_init(&params, rig->model);
-    SAY_TRY(choose_kv_type(options, &params.kv_type));
-    SAY_TRY(choose_rope(options, rig->info->n_tokens_train, &params.rope));
+    params.kv_type = choose_kv_type(options);
+    choose_rope(options, rig->info->n_tokens_train, &params.rope);
     rig->n_ctx = options->n_ctx > 0 ? options->n_ctx : rig->info->n_tokens_train;
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
     params.n_tokens_max = rig->n_ctx;
@@ -229,16 +221,18 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 // What can be told without a model, before minutes go by with loading one.
 static int check_options(const struct rig_options *options)
 {
-    int32_t type;
     uint32_t isa_mask;
     if (options->path == NULL) return say_error("no model: give -m FILE");
     if (options->rope_scale != 0 && options->rope_scale < 1)
         return say_error("--rope-scale %g: must be 1 or more", (double)options->rope_scale);
     if (options->rope_freq_base != 0 && options->rope_freq_base <= 1)
         return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
-    if (options->n_batch == 0) return say_error("-b 0: must be at least 1");
-    SAY_TRY(choose_isa(options, &isa_mask));
-    return choose_kv_type(options, &type);
+    if (options->n_ctx > N_CTX_MAX)
+        return say_error("-c %u: a context has at most %d tokens", options->n_ctx, N_CTX_MAX);
+    if (strcmp(options->type_k, options->type_v) != 0)
+        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
+                         options->type_v);
+    return choose_isa(options, &isa_mask);
 }
 
 int rig_open(struct rig *rig, const struct rig_options *options)

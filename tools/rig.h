@@ -45,8 +45,10 @@ struct rig {
 
 extern const struct rig_options rig_defaults;
 
-// -m, --device, -t, --isa, --override-kv, -lv.
-struct flag_group rig_model_flags(struct rig_options *options);
+// -m, --override-kv: all that rig_open_vocabulary looks at.
+struct flag_group rig_file_flags(struct rig_options *options);
+// --device, -t, --isa, -lv.
+struct flag_group rig_device_flags(struct rig_options *options);
 // -c, -b, -ctk, -ctv and RoPE.
 struct flag_group rig_context_flags(struct rig_options *options);
 

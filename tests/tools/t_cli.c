@@ -24,7 +24,16 @@ static void t_version_and_help(void **state)
         assert_non_null(strstr(cli.out, "--help"));
         assert_string_equal(cli.err, "");
     }
-    assert_non_null(strstr(cli_run("run --help").out, "-b, --batch-size N"));
+    assert_non_null(strstr(cli_run("run --help").out, "-b, --batch-size 1..1M"));
+    static const char *const asked[][2] = {
+        {"help", "--help"}, {"help run", "run --help"}, {"help eval niah", "eval niah --help"}};
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        cli = cli_run("%s", asked[i][0]);
+        cli_expect_good(cli);
+        char *page = strdup(cli.out);
+        assert_string_equal(cli_run("%s", asked[i][1]).out, page);
+        free(page);
+    }
 }
 
 static void t_errors(void **state)
@@ -46,9 +55,17 @@ static void t_errors(void **state)
         {"run -m $M -p x --rope-freq-base 1", "--rope-freq-base 1"},
         {"run -m $M -p x -n -2", "-n -2"},
         {"run -m $M -p x -s -2", "-s -2"},
-        {"run -m $M -p x --top-p 2", "top_p"},
+        {"run -m $M -p x --top-p 2", "--top-p 2"},
+        {"run -m $M -p x --min-p 2", "--min-p 2"},
+        {"run -m $M -p x --repeat-penalty 0", "--repeat-penalty 0"},
+        {"run -m $M -p x -t 1025", "-t 1025"},
+        {"run -m $M -p x --batch-size 2m", "--batch-size 2m"},
+        {"run -m $M -p x -c 512m", "-c 536870912"},
+        {"run -m $M -p x -lv 4", "-lv 4"},
+        {"run -m $M -p x -lv -1", "-lv -1"},
+        {"run -m $M --ids /dev/null -lv 0", "no ids"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},
-        {"run -m $M -p x --device tpu", "tpu"},
+        {"run -m $M -p x --device tpu", "auto|cpu"},
         {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
         {"run -m $M -p x --isa ''", "--isa"},
         {"run -m $M -p x -st", "-cnv"},
@@ -62,11 +79,16 @@ static void t_errors(void **state)
         {"run -m $M -p '' --no-bos -lv 0", "empty"},
         {"run -m $M -p x stray", "stray"},
         {"tokenize -m $M", "-p TEXT"},
+        {"tokenize -m $M -p x -t 2", "-t"},
+        {"detokenize -m $M --ids /dev/null -dev cpu", "-dev"},
         {"detokenize -m $M", "--ids"},
         {"detokenize -m $M --ids $M", "ids"},
         {"inspect", "FILE"},
         {"inspect /dev/null", "/dev/null"},
-        {"inspect $M -o xml", "xml"},
+        {"inspect $M -o md", "text|json"},
+        {"inspect $M -lv 2", "-lv"},
+        {"bench -m $M -o xml", "md|json"},
+        {"bench -m $M -r 0", "-r 0"},
         {"bench -m $M -p 0 -n 0", "-p or -n"},
         {"bench -m $M -p 100 -n 0 -c 64", "100 tokens"},
         {"bench -m $M -p 2 -n 2 -d 4294967295", "4294967297 tokens"},
@@ -74,12 +96,17 @@ static void t_errors(void **state)
         {"perplexity -m $M -p x -c 0 --override-kv llama.context_length=int:2", "-c 2"},
         {"perplexity -m $M --kl-divergence", "--kl-divergence-base"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M", "not a file"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M -c 512", "-c"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M --file x", "--file"},
         {"eval", "no task"},
         {"eval fly", "fly"},
         {"eval logits -m $M", "--ids"},
         {"eval niah -m $M --lengths 4x", "4x"},
-        {"eval niah -m $M --lengths 64 -o json", "64"},
-        {"eval niah -m $M --lengths 512 --needles 64 -o json", "--needles"},
+        {"eval niah -m $M --lengths 64", "64"},
+        {"eval niah -m $M --lengths 512 --needles 64", "--needles"},
+        {"eval niah -m $M --lengths 1k,2k -c 1k", "--lengths 2048"},
+        {"eval niah -m $M --min-score 2", "--min-score 2"},
+        {"help fly", "\"fly\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         print_message("fathom %s\n", cases[i][0]);
@@ -183,6 +210,7 @@ static void t_run_answers(void **state)
     assert_string_equal(cli.out, "48213");
     assert_non_null(strstr(cli.err, "prompt eval time ="));
     assert_non_null(strstr(cli.err, "/     5 runs"));
+    assert_null(strstr(cli.err, "seed =")); // plays no part
     assert_string_equal(cli_run("run -m $M --ids %s -n 5 --temp 0", cli_ids_file()).out, "48213");
     assert_string_equal(cli_run("run -m $M -n 5 --temp 0 -b 7 <%s", cli_prompt_file()).out,
                         "48213");
@@ -194,12 +222,23 @@ static void t_run_answers(void **state)
     assert_memory_equal(cli.out + strlen(cli_needle_text), "48213.\n", 7);
 }
 
+static void t_nothing_generated(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("run -m $M -p x -n 0");
+    cli_expect_good(cli);
+    assert_int_equal(cli.out_bytes, 0);
+    assert_non_null(strstr(cli.err, "prompt eval time ="));
+    assert_null(strstr(cli.err, "   eval time ="));
+}
+
 static void t_sampling_is_seeded(void **state)
 {
     (void)state;
     char first[256];
     struct cli cli = cli_run("run -m $M -p 'The ' -n 40 -s 7 --temp 1.5 --ignore-eos");
     cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "seed =          7"));
     assert_in_range(cli.out_bytes, 20, sizeof first - 1);
     memcpy(first, cli.out, cli.out_bytes + 1);
     assert_string_equal(cli_run("run -m $M -p 'The ' -n 40 -s 7 --temp 1.5 --ignore-eos").out,
@@ -250,6 +289,19 @@ static void t_conversation(void **state)
     assert_true(prompt_tokens(cli.err) >= n_first + 16);
 }
 
+static void t_conversation_outgrows_context(void **state)
+{
+    (void)state;
+    cli_write_file(cli_path("turns"), "hi\nand now\n", 11);
+    struct cli cli = cli_run("run -m $M -cnv --chat-template chatml --temp 0 --ignore-eos -c 64 "
+                             "-lv 0 <%s",
+                             cli_path("turns"));
+    assert_int_equal(cli.code, 1);
+    assert_true(cli.out_bytes > 0); // the first turn was answered
+    assert_non_null(strstr(cli.err, "context of 64 tokens is full"));
+    assert_non_null(strstr(cli.err, "has outgrown the context of 64"));
+}
+
 static void t_full_disk(void **state)
 {
     (void)state;
@@ -297,18 +349,13 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_version_and_help),
-        cmocka_unit_test(t_errors),
-        cmocka_unit_test(t_unknown_models),
-        cmocka_unit_test(t_vocabulary_alone),
-        cmocka_unit_test(t_tokenize),
-        cmocka_unit_test(t_bytes_round_trip),
-        cmocka_unit_test(t_run_answers),
-        cmocka_unit_test(t_sampling_is_seeded),
-        cmocka_unit_test(t_context_ends_generation),
-        cmocka_unit_test(t_conversation),
-        cmocka_unit_test(t_full_disk),
-        cmocka_unit_test(t_interrupt),
+        cmocka_unit_test(t_version_and_help),   cmocka_unit_test(t_errors),
+        cmocka_unit_test(t_unknown_models),     cmocka_unit_test(t_vocabulary_alone),
+        cmocka_unit_test(t_tokenize),           cmocka_unit_test(t_bytes_round_trip),
+        cmocka_unit_test(t_run_answers),        cmocka_unit_test(t_nothing_generated),
+        cmocka_unit_test(t_sampling_is_seeded), cmocka_unit_test(t_context_ends_generation),
+        cmocka_unit_test(t_conversation),       cmocka_unit_test(t_conversation_outgrows_context),
+        cmocka_unit_test(t_full_disk),          cmocka_unit_test(t_interrupt),
     };
     int code = check_run("cli", tests, sizeof tests / sizeof tests[0]);
     cli_close();

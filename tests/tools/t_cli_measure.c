@@ -191,7 +191,7 @@ static void t_niah(void **state)
     struct cli cli = cli_run("%s", line);
     cli_expect_good(cli);
     assert_non_null(strstr(cli.out, "|     1024 |       8 |        12 |"));
-    cli = cli_run("%s --min-score 1.01 -o json", line);
+    cli = cli_run("%s --min-score 1 --rope-freq-base 100 -o json", line);
     assert_int_equal(cli.code, 1);
     assert_non_null(strstr(cli.err, "--min-score"));
 }
@@ -208,6 +208,9 @@ static void t_bench(void **state)
         assert_true(json_real_value(json_object_get(row, "avg_ts")) > 0);
         assert_true(json_real_value(json_object_get(row, "median_ts")) > 0);
         assert_int_equal(json_array_size(json_object_get(row, "samples_ts")), 3);
+        // What the deepest and longest test takes; a batch holds no more.
+        assert_int_equal(json_integer_value(json_object_get(row, "n_ctx")), 80);
+        assert_int_equal(json_integer_value(json_object_get(row, "n_batch")), 80);
     }
     json_decref(rows);
     struct cli cli = cli_run("bench -m $M -p 16 -n 0 -r 1");
@@ -256,7 +259,14 @@ static void t_inspect(void **state)
     assert_int_equal(json_array_size(json_object_get(json, "tensor_list")), 39);
     assert_int_equal(json_array_size(json_object_get(json, "metadata")), 24);
     json_decref(json);
-    assert_non_null(strstr(cli_run("inspect -m $M").out, "architecture         llama"));
+    struct cli cli = cli_run("inspect -m $M --metadata --tensors");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "architecture         llama"));
+    assert_non_null(strstr(cli.out, "  type                                      tensors   bytes\n"
+                                    "  F32                                       9         4608"));
+    assert_non_null(strstr(cli.out, "258 items: 1, 1, 1"));
+    assert_non_null(strstr(cli.out, "128, 258"));
+    assert_null(strchr(cli.out, '{'));
 }
 
 int main(int argc, char **argv)
