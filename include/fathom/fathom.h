@@ -66,6 +66,73 @@ struct fathom_rope {
     const float *divisors;  // [n_rot / 2] or NULL (not with longrope); read by fathom_engine_open
 };
 
+// ---- Where KV lies, and what a query reads of it ------------------------------------------------
+
+enum fathom_kv_mode {
+    FATHOM_KV_AUTO = 0,   // dense while the hot arena (device_bytes) holds it, then sparse
+    FATHOM_KV_DENSE = 1,  // all rows in the hot arena
+    FATHOM_KV_STREAM = 2, // exact: cold rows are sealed, and all of them are read
+    FATHOM_KV_SPARSE = 3, // cold rows are sealed, and a selector picks what is read
+};
+
+enum fathom_kv_prefill {
+    FATHOM_PREFILL_DENSE = 0,  // a step of many tokens attends to everything
+    FATHOM_PREFILL_SPARSE = 1, // to sinks, tail and what is picked for the step's queries
+};
+
+// How sealed rows are stored once they are merged: KIVI (Liu et al. 2024), keys by channel and
+// values by token. Until then they are as in the tail.
+enum fathom_kv_codec {
+    FATHOM_CODEC_PLAIN = 0, // as kv_type
+    FATHOM_CODEC_Q8 = 8,    // bits of a code
+    FATHOM_CODEC_Q4 = 4,
+    FATHOM_CODEC_Q2 = 2,
+};
+
+enum fathom_selector {
+    FATHOM_SELECTOR_CLUSTER = 0, // RetroInfer (arXiv 2505.02922), Squeezed Attention (2411.09688)
+    FATHOM_SELECTOR_CHUNK = 1,   // ShadowKV (2410.21465)
+    FATHOM_SELECTOR_BLOCK = 2,   // InfLLM (2402.04617)
+    FATHOM_SELECTOR_FLAT = 3,    // exact scores of all keys: the oracle
+};
+
+enum fathom_rank_by {
+    FATHOM_RANK_BALL = 0, // mean, plus radius times the query's norm: bounds every key of the unit
+    FATHOM_RANK_MEAN = 1,
+    FATHOM_RANK_BOX = 2, // least and largest values by channel (Quest, 2406.10774)
+};
+
+struct fathom_kv_params {
+    int32_t mode;            // enum fathom_kv_mode
+    int32_t prefill;         // enum fathom_kv_prefill
+    int32_t selector;        // enum fathom_selector
+    int32_t codec;           // enum fathom_kv_codec
+    int32_t rank_by;         // enum fathom_rank_by
+    int32_t stage2_bits;     // 0, 4 (default) or 8: keys that score the candidates token by token
+    bool index_q8;           // representatives in 8 bit (default) or f16
+    bool estimate;           // add the estimate of what was not read (default false)
+    bool reduce_sum;         // over the query heads of a group; default: their maximum
+    bool coverage_bound;     // `coverage` is asked of the bound, not of the estimate
+    bool deterministic;      // the same seed gives the same bits: wait for the disk
+    uint32_t n_sink;         // first tokens, always read; default 64
+    uint32_t n_window;       // newest tokens, always read; default 512
+    uint32_t n_segment;      // tokens sealed at once; default 1024
+    uint32_t n_merged;       // tokens of a merged segment: n_segment times a whole number; 8192
+    uint32_t n_unit;         // tokens of a unit; 0 (default): the selector's own
+    uint32_t n_dense_layers; // first layers that read everything; default 0
+    uint64_t budget_tokens;  // rows picked by KV head; 0: budget_share
+    float budget_share;      // of the sealed tokens; default 0.02
+    float candidates;        // of stage 2, times the budget; default 4
+    float threshold;         // 0 (default): the best `budget`; else what holds more than this share
+    float coverage;          // 0 (default): off; else the budget grows until this share is covered
+    float verify_share;      // of decode steps whose exact attention is computed too; default 0
+    uint64_t device_bytes;   // hot arena; 0: what the mode needs
+    uint64_t host_bytes;     // sealed rows, index and staging; 0: no limit but the machine's
+    uint64_t disk_bytes;     // 0 (default): no disk
+    uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
+    const char *disk_path;   // a directory; needed with disk_bytes
+};
+
 struct fathom_engine_params {
     uint32_t struct_bytes;
     uint32_t n_layers;
@@ -80,6 +147,7 @@ struct fathom_engine_params {
     int32_t kv_type;         // FATHOM_TYPE_F16 (default), BF16 or F32
     float scale;             // of the logits; 0 (default): 1 / sqrt(d_k)
     struct fathom_rope rope; // default: pairing NONE
+    struct fathom_kv_params kv;
 };
 
 FATHOM_API void fathom_engine_params_init(struct fathom_engine_params *params);
@@ -129,7 +197,7 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_step_end(fathom_engine *engine,
                                                          struct fathom_seq seq);
 FATHOM_API void fathom_step_cancel(fathom_engine *engine, struct fathom_seq seq);
 
-// Bytes of keys and values that one token takes, over all layers.
+// Bytes of keys and values that one token takes in the tail, over all layers.
 FATHOM_API uint64_t fathom_engine_token_bytes(const fathom_engine *engine);
 
 #ifdef __cplusplus

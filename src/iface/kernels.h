@@ -11,6 +11,7 @@
 #define FATHOM_SRC_IFACE_KERNELS_H
 
 #include "fathom/types.h"
+#include "src/iface/kv_kernels.h"
 
 // ---- Matrix products: out[t, r] = sum_c x[t, c] * w[r, c] ---------------------------------------
 //
@@ -117,6 +118,8 @@ struct kernel_table {
 
     void (*attend)(const struct attend_args *args);
     void (*merge)(const struct merge_args *args);
+
+    struct kv_kernels kv;
 
     const char *name; // of the highest rung used: "ref", "avx2", "avx512"
 };

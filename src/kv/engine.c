@@ -27,6 +27,14 @@ void fathom_engine_params_init(struct fathom_engine_params *params)
     params->rope.ext_factor = 1.0f;
     params->rope.beta_fast = 32.0f;
     params->rope.beta_slow = 1.0f;
+    params->kv.stage2_bits = 4;
+    params->kv.index_q8 = true;
+    params->kv.n_sink = 64;
+    params->kv.n_window = 512;
+    params->kv.n_segment = 1024;
+    params->kv.n_merged = 8192;
+    params->kv.budget_share = 0.02f;
+    params->kv.candidates = 4.0f;
 }
 
 static fathom_status check_range(const char *field, uint32_t value, uint32_t least, uint32_t most)
@@ -54,6 +62,9 @@ static fathom_status check_params(const struct fathom_engine_params *p)
         return status_set(FATHOM_EINVAL, "n_kv_heads=%u: must divide n_heads=%u", p->n_kv_heads,
                           p->n_heads);
     FATHOM_TRY(check_range("n_heads / n_kv_heads", p->n_heads / p->n_kv_heads, 1, 256));
+    if (p->kv.mode != FATHOM_KV_AUTO && p->kv.mode != FATHOM_KV_DENSE)
+        return status_set(FATHOM_EUNSUPPORTED, "kv.mode=%d: this version has dense only",
+                          (int)p->kv.mode);
     if (p->kv_type != FATHOM_TYPE_F16 && p->kv_type != FATHOM_TYPE_BF16 &&
         p->kv_type != FATHOM_TYPE_F32)
         return status_set(FATHOM_EINVAL, "kv_type=%d: must be F16, BF16 or F32", (int)p->kv_type);

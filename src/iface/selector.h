@@ -1,0 +1,136 @@
+// Contract: selectors. A selector groups the rows of a segment into units when the segment is
+// sealed, keeps representatives of them, and picks rows for a query.
+//
+// An index describes one segment of one layer and KV head. It is one block of memory without
+// pointers, immutable after build: saving it is writing it, loading it is reading it. Rows are
+// numbered in *unit order*: unit u of a segment holds rows unit_begin[u] .. unit_begin[u + 1] - 1.
+//
+// A selector is immutable after open and may be used by many threads; a search belongs to one
+// sequence. Nothing but open allocates.
+
+#ifndef FATHOM_SRC_IFACE_SELECTOR_H
+#define FATHOM_SRC_IFACE_SELECTOR_H
+
+#include "fathom/fathom.h"
+#include "src/base/pool.h"
+#include "src/iface/kernels.h"
+
+struct selector_params {
+    int32_t kind; // enum fathom_selector
+    uint32_t d_k;
+    uint32_t d_v;
+    uint32_t n_kv_heads;
+    uint32_t group;       // query heads that share a KV head
+    float scale;          // of the logits
+    uint32_t unit_tokens; // of a unit; of cluster: on average; 0: the selector's default
+    bool index_q8;        // representatives in 8 bit, else f16
+    int32_t rank_by;      // enum fathom_rank_by
+    uint32_t stage2_bits; // 0: none; 8 or 4: token scores of the candidates
+    bool stage2_in_rows;  // the rows' own K codes serve (their bits are stage2_bits)
+    bool estimate;        // keep value sums
+    bool reduce_sum;      // over the group: sum of probabilities; else their maximum
+    float candidates;     // of stage 2: times the budget; default 4
+    float threshold;      // above 0: pick units whose share of the mass is above it, within
+                          // [floor, budget]; 0: top-k by the budget
+    uint32_t floor_tokens;
+    uint32_t n_segments_max; // segments of a sequence, both sizes together
+    uint32_t segment_tokens_max;
+    uint64_t n_rows_max;                // rows of a sequence
+    const struct kernel_table *kernels; // borrowed until close
+    struct pool *pool;                  // likewise; searches run on it
+};
+
+// One KV head's rows of a segment about to be sealed, in the order of their positions.
+struct selector_rows {
+    const float *k;       // [n_rows, d_k], rotated
+    uint32_t n_rows;      // 1 .. segment_tokens_max
+    bool merged;          // worth the selector's full effort; else a quick grouping will do
+    const float *queries; // [n_queries, group, d_k], a sample of the segment's own; or NULL
+    uint32_t n_queries;
+    const float *received; // [n_rows] attention received in the window, or NULL
+};
+
+// Where an index and its segment's keys are, as a search sees them.
+struct index_view {
+    const void *index;
+    uint32_t n_rows;
+    // Of stage2_in_rows only: K codes of unit u's rows lie together at
+    // keys + unit_begin[u] * keys_row_bytes.
+    const uint8_t *keys;
+    size_t keys_row_bytes; // K row + V row
+    const float *k_min;    // [d_k]
+    const float *k_step;
+    uint32_t n_visible; // positions (of the segment) from here on are masked; usually n_rows
+};
+
+// Rows row .. row + n_rows - 1, in unit order, of one segment.
+struct picked_run {
+    uint32_t segment;
+    uint32_t row;
+    uint32_t n_rows;
+};
+
+// What a search has picked for one KV head so far. Runs ascend by (segment, row), are disjoint, and
+// hold no masked row. rest_*[g]: log of the softmax mass (sum of exp(logit)) of all rows that are
+// not picked: at most, and about. -infinity: none.
+struct selection {
+    struct picked_run *runs;
+    uint32_t n_runs;
+    uint64_t n_rows;       // picked, outliers included
+    uint64_t n_candidates; // rows that stage 2 scored
+    uint64_t scanned_keys; // representatives, coarse ones too, and stage-2 keys that were read
+    uint64_t scanned_bytes;
+    const float *rest_bound;    // [group]
+    const float *rest_estimate; // [group]
+};
+
+struct search_args {
+    const float *q;                 // [n_kv_heads, group, d_k], rotated, not scaled
+    const struct index_view *views; // [n_kv_heads, n_segments]
+    uint32_t n_segments;
+};
+
+struct selector;
+struct search;
+
+struct selector_ops {
+    fathom_status (*open)(const struct selector_params *params, struct selector **selector);
+    void (*close)(struct selector **selector);
+
+    // Sizes for a segment of n_rows rows: the index, and what a build needs of private scratch.
+    size_t (*index_bytes)(const struct selector *selector, uint32_t n_rows);
+    size_t (*scratch_bytes)(const struct selector *selector, uint32_t n_rows);
+
+    // Groups the rows. order[i] is the position (0 .. n_rows - 1) of row i in unit order. Depends
+    // on nothing but its arguments, to the bit.
+    void (*group)(const struct selector *selector, const struct selector_rows *rows, void *index,
+                  uint32_t *order, void *scratch);
+    // Finishes an index after `group`: representatives, radii, value sums, stage-2 keys, of the
+    // rows as attention will read them (decoded, so that bounds hold for these). k [n_rows, d_k]
+    // and v [n_rows, d_v] are in unit order.
+    void (*represent)(const struct selector *selector, const float *k, const float *v,
+                      uint32_t n_rows, void *index, void *scratch);
+
+    // What an index says: its units, and the positions of its rows.
+    uint32_t (*n_units)(const void *index);
+    uint32_t (*unit_begin)(const void *index, uint32_t unit); // unit = n_units: n_rows
+    const uint16_t *(*positions)(const void *index);          // [n_rows]
+    // ECORRUPT names what is wrong in an index that came from a file.
+    fathom_status (*check)(const struct selector *selector, const void *index, size_t bytes,
+                           uint32_t n_rows);
+
+    // A search's memory, for sequences up to the params' limits.
+    fathom_status (*search_open)(const struct selector *selector, struct search **search);
+    void (*search_close)(struct search **search);
+    // Scores. The views and q must stay until the last pick; nothing is picked yet.
+    void (*begin)(struct search *search, const struct search_args *args);
+    // Picks on, best first, until head h holds budget[h] rows (or every row); fills out
+    // [n_kv_heads], whose `runs` are only those that this call adds, and valid until the next call.
+    // A budget below what is picked adds nothing. UINT64_MAX picks all.
+    void (*pick)(struct search *search, const uint64_t *budget, struct selection *out);
+    // Partial over the value sums of the units of which nothing was picked and that `begin` scored:
+    // o [n_kv_heads, group, d_v], lse [n_kv_heads, group].
+    void (*estimate)(struct search *search, float *o, float *lse);
+};
+
+#endif
