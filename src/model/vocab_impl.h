@@ -44,7 +44,7 @@ struct special {
 };
 
 struct special_list {
-    struct special *items; // [n_items] in order of their bytes
+    struct special *items; // [n_items] in order of their bytes, no two alike
     uint32_t n_items;
     bool starts[256]; // whether any item begins with the byte
 };
@@ -81,6 +81,9 @@ struct vocab_job {
     const struct vocab *vocab;
     struct merger merger;
     char *buffer; // [text_bytes + 1], SentencePiece only
+    const struct special_list *specials;
+    const struct vocab_span *contents; // [n_contents] those not passed yet
+    size_t n_contents;
     int32_t *ids; // [capacity]
     size_t capacity;
     size_t n_ids; // counts on beyond capacity

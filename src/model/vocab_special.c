@@ -1,6 +1,8 @@
 // Finding the spellings of special tokens in a text: the leftmost, and of those that begin there
-// the longest. One walk over the text, with a binary search for each byte of a candidate, so that
-// hundreds of special tokens cost no more than one.
+// the longest. One walk over the text, and for each byte of a candidate one step down the sorted
+// spellings: a look at the first and the last that are left, and a binary search where they part.
+// So hundreds of special tokens cost no more than one, and the worst that a hostile file can do is
+// the text's length times that of the longest spelling.
 
 #include "src/base/status.h"
 #include "src/model/vocab_impl.h"
@@ -25,6 +27,20 @@ static bool is_listed(const struct token *token, bool user_only)
     return !user_only && (token->type == TOKEN_CONTROL || token->type == TOKEN_UNKNOWN);
 }
 
+// Of items that are spelled alike, which now are neighbours, the first stays.
+static void drop_doubles(struct special_list *list)
+{
+    uint32_t n_kept = 0;
+    for (uint32_t i = 0; i < list->n_items; i++) {
+        const struct special *item = &list->items[i];
+        const struct special *kept = n_kept > 0 ? &list->items[n_kept - 1] : NULL;
+        if (kept == NULL || kept->bytes != item->bytes ||
+            memcmp(kept->text, item->text, item->bytes) != 0)
+            list->items[n_kept++] = *item;
+    }
+    list->n_items = n_kept;
+}
+
 static fathom_status load_list(struct vocab *vocab, bool user_only, struct special_list *list)
 {
     size_t n_items = 0;
@@ -40,6 +56,7 @@ static fathom_status load_list(struct vocab *vocab, bool user_only, struct speci
         list->starts[(unsigned char)token->piece[0]] = true;
     }
     if (n_items > 0) qsort(list->items, n_items, sizeof *list->items, compare_specials);
+    drop_doubles(list);
     return FATHOM_OK;
 }
 
@@ -49,6 +66,11 @@ fathom_status vocab_special_load(struct vocab *vocab)
     return load_list(vocab, false, &vocab->specials);
 }
 
+static unsigned byte_at(const struct special_list *list, uint32_t item, size_t at)
+{
+    return (unsigned char)list->items[item].text[at];
+}
+
 // The first item of [begin, end), which agree in their first `at` bytes, whose byte there is c or
 // above.
 static uint32_t find_bound(const struct special_list *list, uint32_t begin, uint32_t end, size_t at,
@@ -56,7 +78,7 @@ static uint32_t find_bound(const struct special_list *list, uint32_t begin, uint
 {
     while (begin < end) {
         uint32_t middle = begin + (end - begin) / 2;
-        if ((unsigned char)list->items[middle].text[at] < c)
+        if (byte_at(list, middle, at) < c)
             begin = middle + 1;
         else
             end = middle;
@@ -71,13 +93,11 @@ static const struct special *match_front(const struct special_list *list, const 
     const struct special *longest = NULL;
     uint32_t begin = 0, end = list->n_items;
     for (size_t at = 0; begin < end; at++) {
-        if (list->items[begin].bytes == at) longest = &list->items[begin];
-        while (begin < end && list->items[begin].bytes == at)
-            begin++;
-        if (at == text_bytes) break;
+        if (list->items[begin].bytes == at) longest = &list->items[begin++];
+        if (at == text_bytes || begin == end) break;
         unsigned c = (unsigned char)text[at];
-        begin = find_bound(list, begin, end, at, c);
-        end = find_bound(list, begin, end, at, c + 1);
+        if (byte_at(list, begin, at) < c) begin = find_bound(list, begin, end, at, c);
+        if (byte_at(list, end - 1, at) > c) end = find_bound(list, begin, end, at, c + 1);
     }
     return longest;
 }
