@@ -63,9 +63,10 @@ struct index_view {
     uint32_t n_visible; // positions (of the segment) from here on are masked; usually n_rows
 };
 
-// Rows row .. row + n_rows - 1, in unit order, of one segment.
+// Rows row .. row + n_rows - 1, in unit order, of one segment; all of one unit.
 struct picked_run {
     uint32_t segment;
+    uint32_t unit;
     uint32_t row;
     uint32_t n_rows;
 };
@@ -113,8 +114,8 @@ struct selector_ops {
 
     // What an index says: its units, and the positions of its rows.
     uint32_t (*n_units)(const void *index);
-    uint32_t (*unit_begin)(const void *index, uint32_t unit); // unit = n_units: n_rows
-    const uint16_t *(*positions)(const void *index);          // [n_rows]
+    const uint32_t *(*unit_begins)(const void *index); // [n_units + 1]; the last is n_rows
+    const uint16_t *(*positions)(const void *index);   // [n_rows]
     // ECORRUPT names what is wrong in an index that came from a file.
     fathom_status (*check)(const struct selector *selector, const void *index, size_t bytes,
                            uint32_t n_rows);
