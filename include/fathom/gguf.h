@@ -75,8 +75,8 @@ FATHOM_API const struct fathom_gguf_entry *fathom_gguf_find(const fathom_gguf *g
                                                             const char *key);
 
 // The item of an entry (index 0 for scalars), converted without loss; EINVAL if the index is out of
-// range or the type cannot hold the value. as_int takes any integer type and bool, as_float any
-// number.
+// range, the type cannot hold the value, or the entry is NULL (as of a key that was not found).
+// as_int takes any integer type and bool, as_float any number.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_gguf_as_int(const fathom_gguf *gguf,
                                                             const struct fathom_gguf_entry *entry,
                                                             uint64_t index, int64_t *out);

@@ -6,6 +6,8 @@
 //   what went wrong and which knob to turn.
 // - Every params struct begins with struct_bytes and is filled by its _init function; it needs to
 //   live only for the call that takes it.
+// - Pointers, handles among them, must be valid: NULL is legal where a comment says so, and nowhere
+//   else. Functions that return a status may answer NULL with FATHOM_EINVAL; getters do not look.
 // - Pointers are borrowed for the call unless the comment says "holds" (kept until the object that
 //   holds it is closed) or "gives" (the caller must release it).
 // - _close takes a pointer to the handle, accepts NULL and NULL handles, and nulls the handle.
