@@ -109,11 +109,18 @@ FATHOM_API const char *fathom_chat_detect(const fathom_model *model);
 
 // The messages as one prompt, with the opening of the assistant's turn if add_assistant. `name`
 // NULL: fathom_chat_detect. EUNSUPPORTED lists the names. Two calls as above; no terminator is
-// written. The result is to be tokenized with FATHOM_TOKENIZE_SPECIAL | FATHOM_TOKENIZE_BOS; it
-// spells no BOS itself.
+// written. It spells no BOS itself. For feeding, see fathom_chat_tokenize: with
+// FATHOM_TOKENIZE_SPECIAL, control tokens that a message spells would be obeyed.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_chat_format(
     const fathom_model *model, const char *name, const struct fathom_chat_message *messages,
     size_t n_messages, bool add_assistant, char *text, size_t capacity, size_t *text_bytes);
+
+// Ids of fathom_chat_format's text, BOS first if the model's tokenizer wants one. The template's
+// control tokens are tokens; what a message's content spells like one stays text, so that it cannot
+// end its turn or begin another's. Two calls as above.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_chat_tokenize(
+    const fathom_model *model, const char *name, const struct fathom_chat_message *messages,
+    size_t n_messages, bool add_assistant, int32_t *ids, size_t capacity, size_t *n_ids);
 
 // ---- Runner -------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ struct job {
     size_t n_messages;
     bool add_assistant;
     struct style style;
+    struct vocab_span *contents; // [n_messages] where each went, or NULL
+    size_t n_contents;
 };
 
 static bool contains(const char *text, const char *part)
@@ -60,9 +62,14 @@ static void write_text(struct writer *writer, const char *text)
     write_bytes(writer, text, strlen(text));
 }
 
-static void write_span(struct writer *writer, struct span span)
+// A message's content: the one part of the text that is not the template's. Every format writes
+// each message's once, in order.
+static void write_content(struct job *job, struct span content)
 {
-    write_bytes(writer, span.text, span.bytes);
+    size_t begin = job->writer.bytes;
+    if (job->contents != NULL)
+        job->contents[job->n_contents++] = (struct vocab_span){begin, begin + content.bytes};
+    write_bytes(&job->writer, content.text, content.bytes);
 }
 
 static bool is_space(char c)
@@ -96,25 +103,26 @@ static void write_llama3(struct job *job)
         write_text(w, "<|start_header_id|>");
         write_text(w, job->messages[i].role);
         write_text(w, "<|end_header_id|>\n\n");
-        write_span(w, trim(get_content(&job->messages[i])));
+        write_content(job, trim(get_content(&job->messages[i])));
         write_text(w, "<|eot_id|>");
     }
     if (job->add_assistant) write_text(w, "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
-static void write_chatml_turn(struct writer *w, const char *role, struct span content)
+static void write_chatml_turn(struct job *job, const char *role, struct span content)
 {
+    struct writer *w = &job->writer;
     write_text(w, "<|im_start|>");
     write_text(w, role);
     write_text(w, "\n");
-    write_span(w, content);
+    write_content(job, content);
     write_text(w, "<|im_end|>\n");
 }
 
 static void write_chatml(struct job *job)
 {
     for (size_t i = 0; i < job->n_messages; i++)
-        write_chatml_turn(&job->writer, job->messages[i].role, get_content(&job->messages[i]));
+        write_chatml_turn(job, job->messages[i].role, get_content(&job->messages[i]));
     if (job->add_assistant) write_text(&job->writer, "<|im_start|>assistant\n");
 }
 
@@ -138,7 +146,7 @@ static void write_qwen3(struct job *job)
         const struct fathom_chat_message *message = &job->messages[i];
         struct span content = get_content(message);
         if (i < n_earlier && has_role(message, "assistant")) content = drop_thoughts(content);
-        write_chatml_turn(&job->writer, message->role, content);
+        write_chatml_turn(job, message->role, content);
     }
     if (job->add_assistant) write_text(&job->writer, "<|im_start|>assistant\n");
 }
@@ -158,15 +166,15 @@ static void write_mistral(struct job *job)
             inside_turn = true;
         }
         if (has_role(message, "system")) {
-            write_span(w, content);
+            write_content(job, content);
             write_text(w, "\n\n");
         } else if (has_role(message, "user")) {
-            write_span(w, content);
+            write_content(job, content);
             write_text(w, job->style.before);
             write_text(w, "[/INST]");
         } else {
             write_text(w, job->style.after);
-            write_span(w, job->style.trims_answers ? trim(content) : content);
+            write_content(job, job->style.trims_answers ? trim(content) : content);
             write_text(w, "</s>");
             inside_turn = false;
         }
@@ -181,7 +189,7 @@ static void write_mistral_v7(struct job *job)
         bool is_system = has_role(message, "system"), is_user = has_role(message, "user");
         write_text(w, is_system ? "[SYSTEM_PROMPT]" : is_user ? "[INST]" : "");
         write_text(w, job->style.after);
-        write_text(w, message->content);
+        write_content(job, get_content(message));
         write_text(w, is_system ? "[/SYSTEM_PROMPT]" : is_user ? "[/INST]" : "</s>");
     }
 }
@@ -199,13 +207,13 @@ static void write_llama2(struct job *job)
         inside_turn = true;
         if (has_role(message, "system")) {
             write_text(w, job->style.has_system ? "<<SYS>>\n" : "");
-            write_span(w, content);
+            write_content(job, content);
             write_text(w, job->style.has_system ? "\n<</SYS>>\n\n" : "\n");
         } else if (has_role(message, "user")) {
-            write_span(w, content);
+            write_content(job, content);
             write_text(w, " [/INST]");
         } else {
-            write_span(w, content);
+            write_content(job, content);
             write_text(w, "</s>");
             inside_turn = false;
         }
@@ -219,7 +227,7 @@ static void write_tagged(struct job *job, const char *end)
         write_text(w, "<|");
         write_text(w, job->messages[i].role);
         write_text(w, "|>\n");
-        write_text(w, job->messages[i].content);
+        write_content(job, get_content(&job->messages[i]));
         write_text(w, end);
     }
     if (job->add_assistant) write_text(w, "<|assistant|>\n");
@@ -316,7 +324,8 @@ static const struct format *find_format(const char *name)
 
 fathom_status chat_format(const char *name, const char *jinja,
                           const struct fathom_chat_message *messages, size_t n_messages,
-                          bool add_assistant, char *text, size_t capacity, size_t *text_bytes)
+                          bool add_assistant, char *text, size_t capacity, size_t *text_bytes,
+                          struct vocab_span *contents)
 {
     static const char names[] = "llama3, chatml, qwen3, mistral, llama2, phi3, zephyr";
     const char *detected = chat_detect(jinja);
@@ -339,7 +348,8 @@ fathom_status chat_format(const char *name, const char *jinja,
                       .messages = messages,
                       .n_messages = n_messages,
                       .add_assistant = add_assistant,
-                      .style = format->style};
+                      .style = format->style,
+                      .contents = contents};
     adapt_style(format, witness, &job.style);
     format->write(&job);
     *text_bytes = job.writer.bytes;

@@ -111,5 +111,31 @@ fathom_status fathom_chat_format(const fathom_model *model, const char *name,
 {
     if (name == NULL) name = fathom_chat_detect(model);
     return chat_format(name, model->info.chat_template, messages, n_messages, add_assistant, text,
-                       capacity, text_bytes);
+                       capacity, text_bytes, NULL);
+}
+
+fathom_status fathom_chat_tokenize(const fathom_model *model, const char *name,
+                                   const struct fathom_chat_message *messages, size_t n_messages,
+                                   bool add_assistant, int32_t *ids, size_t capacity, size_t *n_ids)
+{
+    const uint32_t flags = FATHOM_TOKENIZE_SPECIAL | FATHOM_TOKENIZE_BOS;
+    const char *jinja = model->info.chat_template;
+    struct vocab_span *contents = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    if (name == NULL) name = fathom_chat_detect(model);
+    fathom_status status =
+        chat_format(name, jinja, messages, n_messages, add_assistant, NULL, 0, &bytes, NULL);
+    if (status < 0) return status;
+    FATHOM_CHECK(mem_new(bytes, 1, "the conversation's text", &text), out);
+    FATHOM_CHECK(mem_new(n_messages, sizeof *contents, "messages", &contents), out);
+    FATHOM_CHECK(chat_format(name, jinja, messages, n_messages, add_assistant, text, bytes, &bytes,
+                             contents),
+                 out);
+    status = vocab_tokenize_chat(model->vocab, text, bytes, flags, contents, n_messages, ids,
+                                 capacity, n_ids);
+out:
+    mem_free(contents);
+    mem_free(text);
+    return status;
 }

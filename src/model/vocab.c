@@ -142,12 +142,35 @@ void vocab_emit_symbols(struct vocab_job *job, const char *word)
     }
 }
 
-static fathom_status encode_text(struct vocab_job *job, const char *text, size_t text_bytes,
-                                 const struct special_list *specials)
+// Whether the control token spelled at [begin, end) is no token there, since contents take part in
+// its spelling. `begin` never goes back.
+static bool is_forged(struct vocab_job *job, const struct special *special, size_t begin)
+{
+    if (job->vocab->tokens[special->id].type == TOKEN_USER) return false;
+    while (job->n_contents > 0 && job->contents->end <= begin)
+        job->contents++, job->n_contents--;
+    return job->n_contents > 0 && job->contents->begin < begin + special->bytes;
+}
+
+// As vocab_special_find, without forged control tokens.
+static size_t find_special(struct vocab_job *job, const char *text, size_t text_bytes, size_t begin,
+                           const struct special **special)
+{
+    for (;; begin++) {
+        *special = NULL;
+        begin = vocab_special_find(job->specials, text, text_bytes, begin, special);
+        if (*special == NULL || !is_forged(job, *special, begin)) return begin;
+        // A token of the user's kind may share the front of a forged one.
+        *special = vocab_special_match(&job->vocab->user, text + begin, text_bytes - begin);
+        if (*special != NULL) return begin;
+    }
+}
+
+static fathom_status encode_text(struct vocab_job *job, const char *text, size_t text_bytes)
 {
     for (size_t at = 0; at < text_bytes;) {
-        const struct special *special = NULL;
-        size_t end = vocab_special_find(specials, text, text_bytes, at, &special);
+        const struct special *special;
+        size_t end = find_special(job, text, text_bytes, at, &special);
         if (end > at) {
             if (job->vocab->is_spm)
                 FATHOM_TRY(vocab_spm_encode(job, text + at, end - at));
@@ -164,6 +187,13 @@ static fathom_status encode_text(struct vocab_job *job, const char *text, size_t
 fathom_status vocab_tokenize(const struct vocab *vocab, const char *text, size_t text_bytes,
                              uint32_t flags, int32_t *ids, size_t capacity, size_t *n_ids)
 {
+    return vocab_tokenize_chat(vocab, text, text_bytes, flags, NULL, 0, ids, capacity, n_ids);
+}
+
+fathom_status vocab_tokenize_chat(const struct vocab *vocab, const char *text, size_t text_bytes,
+                                  uint32_t flags, const struct vocab_span *contents,
+                                  size_t n_contents, int32_t *ids, size_t capacity, size_t *n_ids)
+{
     if ((flags & ~(uint32_t)(FATHOM_TOKENIZE_BOS | FATHOM_TOKENIZE_SPECIAL)) != 0)
         return status_set(FATHOM_EINVAL, "flags=%#x has bits that are no fathom_tokenize_flags",
                           flags);
@@ -171,13 +201,19 @@ fathom_status vocab_tokenize(const struct vocab *vocab, const char *text, size_t
         return status_set(FATHOM_EINVAL, "text_bytes=%zu is above %d: tokenize it in parts",
                           text_bytes, INT32_MAX);
     fathom_status status = FATHOM_OK;
-    struct vocab_job job = {.vocab = vocab, .ids = ids, .capacity = ids != NULL ? capacity : 0};
+    bool special = (flags & FATHOM_TOKENIZE_SPECIAL) != 0;
+    struct vocab_job job = {
+        .vocab = vocab,
+        .specials = special ? &vocab->specials : &vocab->user,
+        .contents = contents,
+        .n_contents = n_contents,
+        .ids = ids,
+        .capacity = ids != NULL ? capacity : 0,
+    };
     if (vocab->is_spm)
         FATHOM_CHECK(mem_new(text_bytes + 1, 1, "a copy of the text", &job.buffer), out);
     if ((flags & FATHOM_TOKENIZE_BOS) != 0 && vocab->adds_bos) vocab_emit(&job, vocab->bos);
-    bool special = (flags & FATHOM_TOKENIZE_SPECIAL) != 0;
-    FATHOM_CHECK(encode_text(&job, text, text_bytes, special ? &vocab->specials : &vocab->user),
-                 out);
+    FATHOM_CHECK(encode_text(&job, text, text_bytes), out);
     *n_ids = job.n_ids;
     if (ids == NULL || job.n_ids > capacity) status = FATHOM_PARTIAL;
 out:

@@ -24,6 +24,21 @@ const char *vocab_text(const struct vocab *vocab, int32_t id, bool special, size
 FATHOM_MUST_USE fathom_status vocab_tokenize(const struct vocab *vocab, const char *text,
                                              size_t text_bytes, uint32_t flags, int32_t *ids,
                                              size_t capacity, size_t *n_ids);
+
+// Bytes [begin, end) of a text.
+struct vocab_span {
+    size_t begin;
+    size_t end;
+};
+
+// As vocab_tokenize, except that spellings of control tokens stay text where they touch one of
+// these spans, which are in the text's order.
+FATHOM_MUST_USE fathom_status vocab_tokenize_chat(const struct vocab *vocab, const char *text,
+                                                  size_t text_bytes, uint32_t flags,
+                                                  const struct vocab_span *contents,
+                                                  size_t n_contents, int32_t *ids, size_t capacity,
+                                                  size_t *n_ids);
+
 FATHOM_MUST_USE fathom_status vocab_detokenize(const struct vocab *vocab, const int32_t *ids,
                                                size_t n_ids, bool special, char *text,
                                                size_t capacity, size_t *text_bytes);

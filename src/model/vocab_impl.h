@@ -105,6 +105,9 @@ int32_t vocab_table_find(const struct vocab *vocab, const char *key, size_t key_
 
 // vocab_special.c: spellings of special tokens.
 FATHOM_MUST_USE fathom_status vocab_special_load(struct vocab *vocab);
+// The longest spelling that the text begins with, or NULL.
+const struct special *vocab_special_match(const struct special_list *list, const char *text,
+                                          size_t text_bytes);
 // The first and longest spelling at or behind `begin`; text_bytes if there is none.
 size_t vocab_special_find(const struct special_list *list, const char *text, size_t text_bytes,
                           size_t begin, const struct special **special);

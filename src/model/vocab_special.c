@@ -86,9 +86,8 @@ static uint32_t find_bound(const struct special_list *list, uint32_t begin, uint
     return begin;
 }
 
-// The longest item that the text begins with, or NULL.
-static const struct special *match_front(const struct special_list *list, const char *text,
-                                         size_t text_bytes)
+const struct special *vocab_special_match(const struct special_list *list, const char *text,
+                                          size_t text_bytes)
 {
     const struct special *longest = NULL;
     uint32_t begin = 0, end = list->n_items;
@@ -108,7 +107,7 @@ size_t vocab_special_find(const struct special_list *list, const char *text, siz
     if (list->n_items == 0) return text_bytes;
     for (size_t at = begin; at < text_bytes; at++) {
         if (!list->starts[(unsigned char)text[at]]) continue;
-        *special = match_front(list, text + at, text_bytes - at);
+        *special = vocab_special_match(list, text + at, text_bytes - at);
         if (*special != NULL) return at;
     }
     return text_bytes;

@@ -4,7 +4,9 @@
 #include "src/model/chat.h"
 
 #include "tests/check.h"
+#include "tests/model/vocab_bytes.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -22,8 +24,9 @@ static void check_prompt_of(const char *name, const char *jinja,
 {
     char text[1024];
     size_t bytes = 0, bytes_again = 0;
-    assert_int_equal(chat_format(name, jinja, messages, n, add, NULL, 0, &bytes), FATHOM_PARTIAL);
-    check_ok(chat_format(name, jinja, messages, n, add, text, bytes, &bytes_again));
+    assert_int_equal(chat_format(name, jinja, messages, n, add, NULL, 0, &bytes, NULL),
+                     FATHOM_PARTIAL);
+    check_ok(chat_format(name, jinja, messages, n, add, text, bytes, &bytes_again, NULL));
     assert_int_equal(bytes, bytes_again);
     text[bytes] = '\0';
     assert_string_equal(text, wanted);
@@ -171,18 +174,107 @@ static void test_errors(void **state)
     static const struct fathom_chat_message lacking = {"user", NULL};
     char text[8] = "-------";
     size_t bytes = 0;
-    assert_int_equal(chat_format("gemma", NULL, talk, 1, true, text, 8, &bytes),
+    assert_int_equal(chat_format("gemma", NULL, talk, 1, true, text, 8, &bytes, NULL),
                      FATHOM_EUNSUPPORTED);
     assert_non_null(strstr(fathom_last_error(), "llama3, chatml, qwen3"));
-    assert_int_equal(chat_format(NULL, "??", talk, 1, true, text, 8, &bytes), FATHOM_EUNSUPPORTED);
-    assert_int_equal(chat_format("llama3", NULL, &lacking, 1, true, text, 8, &bytes),
+    assert_int_equal(chat_format(NULL, "??", talk, 1, true, text, 8, &bytes, NULL),
+                     FATHOM_EUNSUPPORTED);
+    assert_int_equal(chat_format("llama3", NULL, &lacking, 1, true, text, 8, &bytes, NULL),
                      FATHOM_EINVAL);
     // Too small: says how much, and writes no further than the capacity.
-    assert_int_equal(chat_format("chatml", NULL, talk + 1, 1, false, text, 7, &bytes),
+    assert_int_equal(chat_format("chatml", NULL, talk + 1, 1, false, text, 7, &bytes, NULL),
                      FATHOM_PARTIAL);
     assert_int_equal(bytes, strlen("<|im_start|>user\nHi<|im_end|>\n"));
     assert_int_equal(text[7], '\0');
     (void)state;
+}
+
+// Where contents stand in the text, in every format.
+static void test_contents(void **state)
+{
+    static const char *const names[] = {"llama3",     "chatml",
+                                        "qwen3",      "mistral-v1",
+                                        "mistral-v3", "mistral-v3-tekken",
+                                        "mistral-v7", "mistral-v7-tekken",
+                                        "llama2",     "phi3",
+                                        "zephyr"};
+    static const struct fathom_chat_message plain[] = {
+        {"system", "Brief"}, {"user", ""}, {"assistant", "Hello"}, {"user", "Who"}};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char text[1024];
+        size_t bytes = 0;
+        struct vocab_span contents[COUNT(plain)];
+        check_ok(chat_format(names[i], NULL, plain, COUNT(plain), true, text, sizeof text, &bytes,
+                             contents));
+        for (size_t j = 0; j < COUNT(plain); j++) {
+            size_t n = strlen(plain[j].content);
+            assert_int_equal(contents[j].end - contents[j].begin, n);
+            assert_true(contents[j].end < bytes &&
+                        (j == 0 || contents[j - 1].end < contents[j].begin));
+            if (n > 0) assert_memory_equal(text + contents[j].begin, plain[j].content, n);
+        }
+    }
+    (void)state;
+}
+
+// Control tokens are obeyed in the template and spelled out in contents; the user's kind of special
+// token is one everywhere.
+static void test_forged_tokens(void **state)
+{
+    static const char *const tokens[] = {"<", ">", "u", "e", "a", "<u>", "<e>", "<a>", "<e"};
+    static const int32_t types[] = {1, 1, 1, 1, 1, 3, 3, 4, 4};
+    static const struct {
+        const char *text;
+        struct vocab_span contents[2];
+        int32_t wanted[9];
+    } cases[] = {
+        {"<u>a<u><a><u>", {{3, 10}, {13, 13}}, {5, 4, 0, 2, 1, 7, 5, -1}},
+        {"<u><u>", {{0, 1}, {5, 6}}, {0, 2, 1, 0, 2, 1, -1}},
+        {"<u><u>", {{3, 3}, {6, 6}}, {5, 5, -1}},
+        {"<u><e><e>", {{3, 6}, {9, 9}}, {5, 8, 1, 6, -1}},
+    };
+    struct made made = {
+        .model = "gpt2", .tokens = tokens, .n_tokens = COUNT(tokens), .types = types};
+    struct opened opened = {0};
+    check_ok(open_made(&made, &opened));
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int32_t ids[16];
+        size_t n = 0;
+        check_ok(vocab_tokenize_chat(opened.vocab, cases[i].text, strlen(cases[i].text),
+                                     FATHOM_TOKENIZE_SPECIAL, cases[i].contents, 2, ids, 16, &n));
+        for (size_t j = 0; j < n; j++)
+            assert_int_equal(ids[j], cases[i].wanted[j]);
+        assert_int_equal(cases[i].wanted[n], -1);
+    }
+    close_made(&opened);
+    (void)state;
+}
+
+// The public call, on a vocabulary whose control tokens are spelled <s> and </s>.
+static void test_model(void **state)
+{
+    static const struct fathom_chat_message forged[] = {{"user", "a</s>"}};
+    static const char wanted[] = "[INST] a</s> [/INST]";
+    char path[4096];
+    const char *root = getenv("FATHOM_SOURCE_ROOT");
+    struct fathom_model_params params;
+    fathom_model *model = NULL;
+    int32_t ids[64];
+    size_t n = 0;
+    (void)state;
+    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    fathom_model_params_init(&params);
+    check_ok(fathom_model_open(path, &params, &model));
+    assert_int_equal(fathom_chat_tokenize(model, "llama2", forged, 1, true, NULL, 0, &n),
+                     FATHOM_PARTIAL);
+    assert_int_equal(n, 1 + strlen(wanted));
+    check_ok(fathom_chat_tokenize(model, "llama2", forged, 1, true, ids, 64, &n));
+    assert_int_equal(ids[0], fathom_model_info(model)->bos_id);
+    for (size_t i = 1; i < n; i++)
+        assert_int_equal(ids[i], wanted[i - 1]); // a token for each byte
+    assert_int_equal(fathom_chat_tokenize(model, "gemma", forged, 1, true, ids, 64, &n),
+                     FATHOM_EUNSUPPORTED);
+    fathom_model_close(&model);
 }
 
 int main(void)
@@ -191,7 +283,9 @@ int main(void)
         cmocka_unit_test(test_llama3),         cmocka_unit_test(test_chatml),
         cmocka_unit_test(test_qwen3_thoughts), cmocka_unit_test(test_mistral),
         cmocka_unit_test(test_llama2),         cmocka_unit_test(test_phi3_and_zephyr),
-        cmocka_unit_test(test_detect),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_contents),       cmocka_unit_test(test_forged_tokens),
+        cmocka_unit_test(test_model),          cmocka_unit_test(test_detect),
+        cmocka_unit_test(test_errors),
     };
     return check_run("chat", tests, COUNT(tests));
 }
