@@ -52,21 +52,6 @@ static int add_message(struct conversation *talk, const char *role, struct bytes
     return EXIT_GOOD;
 }
 
-static int format(const struct conversation *talk, struct bytes *text)
-{
-    const fathom_model *model = talk->generator->rig->model;
-    size_t n = 0;
-    fathom_status status = fathom_chat_format(model, talk->chat_template, talk->messages,
-                                              talk->n_messages, true, NULL, 0, &n);
-    if (status == FATHOM_PARTIAL) {
-        SAY_TRY(bytes_reserve(text, n));
-        status = fathom_chat_format(model, talk->chat_template, talk->messages, talk->n_messages,
-                                    true, text->data, text->capacity, &n);
-    }
-    text->n = n;
-    return say_status(status);
-}
-
 static int check_room(const struct rig *rig, size_t n_ids)
 {
     if (n_ids <= rig->n_ctx) return EXIT_GOOD;
@@ -78,14 +63,12 @@ static int check_room(const struct rig *rig, size_t n_ids)
 // One turn: *user's text in, a printed reply and both in the conversation.
 static int take_turn(struct conversation *talk, struct bytes *user)
 {
-    struct bytes text = {0};
     struct bytes reply = {0};
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(add_message(talk, "user", user), out);
-    SAY_CHECK(format(talk, &text), out);
-    SAY_CHECK(ids_append_text(&ids, talk->generator->rig->model, text.data, text.n,
-                              FATHOM_TOKENIZE_SPECIAL | FATHOM_TOKENIZE_BOS),
+    SAY_CHECK(ids_append_chat(&ids, talk->generator->rig->model, talk->chat_template,
+                              talk->messages, talk->n_messages),
               out);
     SAY_CHECK(check_room(talk->generator->rig, ids.n), out);
     SAY_CHECK(generate_reply(talk->generator, ids.data, ids.n, &reply), out);
@@ -93,7 +76,6 @@ static int take_turn(struct conversation *talk, struct bytes *user)
 out:
     ids_free(&ids);
     bytes_free(&reply);
-    bytes_free(&text);
     return code;
 }
 

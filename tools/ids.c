@@ -76,6 +76,22 @@ int ids_append_text(struct ids *ids, const fathom_model *model, const char *text
     return EXIT_GOOD;
 }
 
+int ids_append_chat(struct ids *ids, const fathom_model *model, const char *chat_template,
+                    const struct fathom_chat_message *messages, size_t n_messages)
+{
+    size_t n = 0;
+    fathom_status status =
+        fathom_chat_tokenize(model, chat_template, messages, n_messages, true, NULL, 0, &n);
+    if (status == FATHOM_PARTIAL) {
+        SAY_TRY(reserve(ids, n));
+        status = fathom_chat_tokenize(model, chat_template, messages, n_messages, true,
+                                      ids->data + ids->n, ids->capacity - ids->n, &n);
+    }
+    SAY_TRY(say_status(status));
+    ids->n += n;
+    return EXIT_GOOD;
+}
+
 int ids_print(const int32_t *ids, size_t n, const fathom_model *model, bool special,
               struct bytes *text)
 {

@@ -26,6 +26,10 @@ int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab);
 int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,
                     uint32_t flags);
 
+// Appends the tokens of a conversation, up to the opening of the assistant's next turn.
+int ids_append_chat(struct ids *ids, const fathom_model *model, const char *chat_template,
+                    const struct fathom_chat_message *messages, size_t n_messages);
+
 // Appends the text of n ids, as fathom_detokenize gives it.
 int ids_print(const int32_t *ids, size_t n, const fathom_model *model, bool special,
               struct bytes *text);

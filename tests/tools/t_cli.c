@@ -287,6 +287,9 @@ static void t_conversation(void **state)
     cli = cli_run("run -m $M %s -sys 'a system message' -p 'first turn' -st", line);
     cli_expect_good(cli);
     assert_true(prompt_tokens(cli.err) >= n_first + 16);
+    // A turn cannot spell control tokens: four tokens, as of any four bytes, and not one.
+    n_first = prompt_tokens(cli_run("run -m $M %s -p 'abcd' -st", line).err);
+    assert_int_equal(prompt_tokens(cli_run("run -m $M %s -p '</s>' -st", line).err), n_first);
 }
 
 static void t_conversation_outgrows_context(void **state)
