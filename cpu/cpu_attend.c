@@ -172,7 +172,7 @@ fathom_status cpu_attend_dense(fathom_device *device, const struct dense_attend_
                           "attention partials of %u tokens and %u heads exceed "
                           "%d MiB: use a smaller batch",
                           args->n_tokens, args->n_heads, CPU_PARTIAL_BYTES >> 20);
-    share.part_lse = cpu->partials;
+    share.part_lse = share.n_splits > 1 || args->dev_lse == NULL ? cpu->partials : args->dev_lse;
     share.part_o = share.n_splits > 1 ? cpu->partials + share.n_splits * n_rows : args->dev_out;
     pool_for(cpu->pool, (size_t)share.n_splits * args->n_kv_heads * share.n_tiles, 1, attend_range,
              &share);
@@ -187,7 +187,7 @@ fathom_status cpu_attend_dense(fathom_device *device, const struct dense_attend_
         .lse = share.part_lse,
         .part_stride_lse = n_rows,
         .out_o = args->dev_out,
-        .out_lse = NULL,
+        .out_lse = args->dev_lse,
     };
     cpu->kernels.merge(&merge);
     return FATHOM_OK;

@@ -90,6 +90,8 @@ fathom_status cpu_device_open(const struct cpu_device_params *params, fathom_dev
 
     const struct pool_params pool = {.n_threads = params->n_threads, .cpus = params->cpus};
     FATHOM_CHECK(pool_open(&pool, &cpu->pool), out);
+    cpu->base.pool = cpu->pool;
+    cpu->base.kernels = &cpu->kernels;
     FATHOM_CHECK(mem_reserve(CPU_ACTIVATION_BYTES, MEM_PAGES_HUGE, "packed activations", &block),
                  out);
     cpu->activations = block;

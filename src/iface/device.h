@@ -10,7 +10,9 @@
 #include "fathom/device.h"
 #include "src/base/log.h"
 
-struct linear_ops; // src/iface/linear.h
+struct kernel_table; // src/iface/kernels.h
+struct linear_ops;   // src/iface/linear.h
+struct pool;         // src/base/pool.h
 
 // Rotates heads by position, converts and stores them as rows of a cache.
 // Token t, head h of x goes to dev_rows + h * head_stride_bytes + (row + t) * row_bytes.
@@ -52,6 +54,7 @@ struct dense_attend_args {
     uint32_t n_window; // 0: full
     float scale;
     float *dev_out; // [n_tokens, n_heads, d_v]
+    float *dev_lse; // [n_tokens, n_heads], or NULL
 };
 
 struct device_ops {
@@ -72,6 +75,8 @@ struct device_ops {
 struct fathom_device {
     const struct device_ops *ops;
     const struct linear_ops *linear;
+    struct pool *pool;                  // threads of the host, for work on host memory
+    const struct kernel_table *kernels; // what they run
     struct log log;
     char text[256]; // fathom_device_text
 };
