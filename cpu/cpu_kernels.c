@@ -14,5 +14,7 @@ void cpu_kernels_init(struct kernel_table *table, uint32_t isa_mask)
     matmul_ref_fill(table);
     vector_ref_fill(table);
     attend_ref_fill(table);
+    attend_runs_ref_fill(table);
+    kv_codec_ref_fill(table);
     ladder_fill(table, isa_mask & ladder_isa());
 }

@@ -13,7 +13,9 @@ void ladder_fill(struct kernel_table *table, uint32_t isa);
 
 // The rungs. Each file of kernels has one, and calls nothing but intrinsics and its own helpers.
 void attend_ref_fill(struct kernel_table *table);
+void attend_runs_ref_fill(struct kernel_table *table);
 void dequant_ref_fill(struct kernel_table *table);
+void kv_codec_ref_fill(struct kernel_table *table);
 void matmul_ref_fill(struct kernel_table *table);
 void vector_ref_fill(struct kernel_table *table);
 void attend_avx2_fill(struct kernel_table *table);
