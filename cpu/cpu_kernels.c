@@ -12,6 +12,7 @@ void cpu_kernels_init(struct kernel_table *table, uint32_t isa_mask)
     table->name = "ref";
     dequant_ref_fill(table);
     matmul_ref_fill(table);
+    score_ref_fill(table);
     vector_ref_fill(table);
     attend_ref_fill(table);
     attend_runs_ref_fill(table);

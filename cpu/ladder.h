@@ -17,6 +17,7 @@ void attend_runs_ref_fill(struct kernel_table *table);
 void dequant_ref_fill(struct kernel_table *table);
 void kv_codec_ref_fill(struct kernel_table *table);
 void matmul_ref_fill(struct kernel_table *table);
+void score_ref_fill(struct kernel_table *table);
 void vector_ref_fill(struct kernel_table *table);
 void attend_avx2_fill(struct kernel_table *table);
 void matmul_avx2_fill(struct kernel_table *table);

@@ -75,7 +75,9 @@ struct attend_runs_args {
 // ---- Representatives ----------------------------------------------------------------------------
 //
 // Vectors of d values in blocks of REP_LANES, lane by lane, so that one register holds one channel
-// (or four) of all. Lanes past the last vector are zeros.
+// (or four) of all. Lanes past the last vector are zeros. All variants pack into the same bytes.
+// A vector with NaN or infinity in it has a step of NaN (q8) or keeps them (f16); one of less than
+// 2^-100 in all channels becomes zeros (q8).
 //     f16: [d][REP_LANES] half floats
 //     q8:  [REP_LANES] f32 steps, then [ceil(d / 4)][REP_LANES][4] codes + 128 as bytes;
 //          value = step[lane] * (code - 128); channels past d are 128
@@ -89,9 +91,11 @@ static inline size_t rep_block_bytes(bool q8, uint32_t d)
 
 // out[g * out_stride + i] = <q[g], vector i> for vectors begin .. end - 1 (multiples of REP_LANES)
 // from `blocks` on; out is indexed from begin. A packed query also knows `slack[g]`: for a vector
-// of Euclidean norm r the result is off by at most slack[g] * r.
+// that is r long as unpacked the result is off by at most slack[g] * r, as long as nothing
+// overflows or falls below the normal numbers. A head with NaN or infinity in q gets no finite
+// score and no finite slack; the others do not notice.
 struct score_reps_args {
-    const void *q; // packed by pack_rep_query
+    const void *q; // packed by pack_rep_query of the same table
     uint32_t group;
     uint32_t d;
     bool q8;
@@ -103,19 +107,20 @@ struct score_reps_args {
 };
 
 // Bytes of a packed query, for either use below; enough for any d <= 256 and 4-byte values twice.
+// The memory is 64-byte aligned.
 static inline size_t packed_query_bytes(uint32_t group)
 {
     return (size_t)group * 256 * 8 + 64 * (size_t)group + 64;
 }
 
-// ---- Token scores from quantised keys (the second stage)
-// ------------------------------------------
+// ---- Token scores from quantised keys (the second stage) ----------------------------------------
 //
 // out[g * out_stride + j] = <q[g], k[j]> for n_rows K rows in codes of 8 or 4 bits, which lie
 // together. The query is packed once for a segment, with its k_min and k_step folded in. slack[g]
-// is the absolute error that packing may cause in any score.
+// is the absolute error that any score may have, under the same conditions as above; NaN and
+// infinity in q likewise.
 struct score_rows_args {
-    const void *q; // packed by pack_row_query
+    const void *q; // packed by pack_row_query of the same table
     uint32_t group;
     uint32_t d;
     uint32_t bits; // 8 or 4
@@ -156,7 +161,8 @@ struct kv_kernels {
     // o[g * d + c] += sum_i weight[g * stride + i] * rows[i, c] over n rows [n, d] of half floats.
     void (*blend_rows)(const float *weight, size_t stride, uint32_t group, const uint16_t *rows,
                        size_t n, uint32_t d, float *o);
-    // log sum_i weight[i] * exp(x[i]), stable; weight NULL: all 1. -infinity for n = 0.
+    // log sum_i weight[i] * exp(x[i]), stable; weight NULL: all 1. -infinity for n = 0. Weights are
+    // >= 0; where one is 0, x takes no part, whatever it is.
     float (*log_sum_exp)(const float *x, const float *weight, size_t n);
 };
 
