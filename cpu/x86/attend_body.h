@@ -27,7 +27,7 @@
 enum {
     BLOCK_KEYS = 32,
     TILE_ROWS = 64,
-    ROWS = 4, // at most, that go together
+    ROWS = 8, // at most, that go together
     D_MAX = 256,
     KEY_STEP = 16, // scores are computed for whole steps of keys
 };
@@ -37,12 +37,10 @@ static const float BASE_SLACK = 4; // exp(4): far from overflow, and few roundin
 
 // What a tile of rows keeps between blocks; lies in the scratch memory.
 struct attend_tile {
-    float o[TILE_ROWS][D_MAX];    // weighted sums of values, relative to exp(base)
-    double sum[TILE_ROWS];        // of weights, likewise
-    float base[TILE_ROWS + ROWS]; // a score that none exceeds by more than BASE_SLACK
-    // Of the rows that go together, [BLOCK_KEYS / n_keys, n_rows, n_keys], n_keys = VEC_LANES /
-    // n_rows: each vector has a few keys for all rows, as their dot products come.
-    float weights[ROWS * BLOCK_KEYS];
+    float o[TILE_ROWS][D_MAX];        // weighted sums of values, relative to exp(base)
+    double sum[TILE_ROWS];            // of weights, likewise
+    float base[TILE_ROWS];            // a score that none exceeds by more than BASE_SLACK
+    float weights[BLOCK_KEYS * ROWS]; // of the rows that go together, [BLOCK_KEYS, n_rows]
     char k_tail[KEY_STEP * D_MAX * sizeof(float)]; // the last step of keys, filled up with zeros
 };
 static_assert(sizeof(struct attend_tile) <= ATTEND_SCRATCH_BYTES, "scratch is too small");
@@ -50,16 +48,6 @@ static_assert(sizeof(struct attend_tile) <= ATTEND_SCRATCH_BYTES, "scratch is to
 // Some keys of the block: from begin to end - 1.
 struct key_range {
     uint32_t begin, end;
-};
-
-enum { LINE_BYTES = 64 };
-
-// Where the fetching of the next block's rows stands.
-struct row_fetch {
-    const char *row;
-    size_t at; // in the row
-    size_t row_bytes, stride_bytes;
-    size_t due_bytes; // less than a line is left over from the last call
 };
 
 // ROWS rows at most that go together, and the block.
@@ -72,7 +60,7 @@ struct attend_step {
     const char *k_tail;    // of the step of keys at n_whole, where a block is not whole steps
     uint32_t n_whole;      // keys of whole steps
     struct key_range keys; // that all these rows see
-    bool ahead;            // fetch the next block meanwhile
+    bool ahead;            // fetch the next block meanwhile: there is one, and its rows lie close
 };
 
 SIMD_INLINE size_t value_bytes(int32_t type)
@@ -80,31 +68,20 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-// Begins to bring lines of the next block to the cache while `bytes` of this one are in work: row
-// by row, in the order of their addresses, whatever the order of that work. Where K and V stream
+enum { LINE_BYTES = 64 };
+
+// Begins to bring these bytes to the cache. All loops fetch the next block while they work on this
+// one, evenly and in the order of addresses, whatever the order of that work: where K and V stream
 // from memory, the hardware alone starts anew at each page and at each change between K and V, and
 // takes columns of several rows for no stream at all.
-SIMD_INLINE void fetch_ahead(struct row_fetch *fetch, size_t bytes)
+SIMD_INLINE void fetch_bytes(const char *p, size_t bytes)
 {
-    for (fetch->due_bytes += bytes; fetch->due_bytes >= LINE_BYTES;
-         fetch->due_bytes -= LINE_BYTES) {
-        _mm_prefetch(fetch->row + fetch->at, _MM_HINT_T0);
-        fetch->at += LINE_BYTES;
-        if (fetch->at >= fetch->row_bytes) {
-            fetch->at = 0;
-            fetch->row += fetch->stride_bytes;
-        }
-    }
+#pragma GCC unroll 8
+    for (size_t at = 0; at < bytes; at += LINE_BYTES)
+        _mm_prefetch(p + at, _MM_HINT_T0);
 }
 
-SIMD_INLINE struct row_fetch fetch_block(const char *rows, size_t stride_bytes, size_t row_bytes)
-{
-    return (struct row_fetch){.row = rows + BLOCK_KEYS * stride_bytes,
-                              .stride_bytes = stride_bytes,
-                              .row_bytes = row_bytes};
-}
-
-// sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes.
+// sums[key * n_rows + row] += q[row][c ...] * k[key][c ...] by lanes.
 SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step *s, const char *k,
                              size_t stride_bytes, uint32_t c, size_t n, vec *sums)
 {
@@ -115,10 +92,10 @@ SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step 
         keys[key] = vec_load_type_n(type, k + key * stride_bytes + c * value_bytes(type), n);
 #pragma GCC unroll 16
     for (int row = 0; row < n_rows; row++) {
-        vec q = vec_load_n(s->q[row] + c, n);
+        vec q = vec_hold(vec_load_n(s->q[row] + c, n));
 #pragma GCC unroll 16
         for (int key = 0; key < n_keys; key++)
-            sums[row * n_keys + key] = vec_fma(q, keys[key], sums[row * n_keys + key]);
+            sums[key * n_rows + row] = vec_fma(q, keys[key], sums[key * n_rows + row]);
     }
 }
 
@@ -129,14 +106,15 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
     vec scale = vec_set1(s->args->scale);
-    struct row_fetch fetch = fetch_block(s->k, stride_bytes, d * value_bytes(type));
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
         for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
-            if (s->ahead) fetch_ahead(&fetch, n_keys * VEC_LANES * value_bytes(type));
+            if (s->ahead)
+                fetch_bytes(k + BLOCK_KEYS * stride_bytes + c * n_keys * value_bytes(type),
+                            VEC_LANES * n_keys * value_bytes(type));
             dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
         }
         if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
@@ -150,7 +128,7 @@ SIMD_INLINE void hide_keys(int n_rows, const struct attend_step *s, uint32_t beg
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     float lane_keys[VEC_LANES];
     for (uint32_t lane = 0; lane < VEC_LANES; lane++)
-        lane_keys[lane] = (float)(lane % n_keys);
+        lane_keys[lane] = (float)(lane / (uint32_t)n_rows);
     for (uint32_t key = begin; key < s->keys.end || key % VEC_LANES != 0; key += n_keys) {
         float *at = s->tile->weights + key * (uint32_t)n_rows;
         vec keys = vec_add(vec_load(lane_keys), vec_set1((float)key));
@@ -173,8 +151,8 @@ SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *fact
     vec max = vec_set1(-INFINITY), sums[ROWS];
     for (uint32_t key = begin; key < s->keys.end; key += n_keys)
         max = vec_max(vec_load(tile->weights + key * (uint32_t)n_rows), max);
-    max = vec_max_groups(max, (int)n_keys);
-    vec base = vec_spread(tile->base + s->first_row, (int)n_keys);
+    max = vec_max_apart(max, n_rows);
+    vec base = vec_repeat(tile->base + s->first_row, n_rows);
     vec limit = vec_add(base, vec_set1(BASE_SLACK)), factor = vec_set1(1);
     if (vec_any_above(max, limit)) {
         vec base_new = vec_above(max, limit, max, base);
@@ -183,30 +161,31 @@ SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *fact
     }
 
     // The order of summation is the same for any n_rows: first by key % VEC_LANES, then halves.
-#pragma GCC unroll 4
-    for (int i = 0; i < n_rows; i++)
+#pragma GCC unroll 8
+    for (int i = 0; i < n_rows; i++) {
         sums[i] = vec_zero();
-    for (uint32_t key = begin; key < s->keys.end; key += VEC_LANES)
-#pragma GCC unroll 4
-        for (int i = 0; i < n_rows; i++) {
+        for (uint32_t key = begin; key < s->keys.end; key += VEC_LANES) {
             float *at = tile->weights + key * (uint32_t)n_rows + i * VEC_LANES;
             vec weights = vec_exp(vec_sub(vec_load(at), base));
             vec_store(at, weights);
             sums[i] = vec_add(sums[i], weights);
         }
-    if (n_rows == 4) sums[0] = vec_add(sums[0], sums[2]), sums[1] = vec_add(sums[1], sums[3]);
-    if (n_rows >= 2) sums[0] = vec_add(sums[0], sums[1]);
+    }
+#pragma GCC unroll 8
+    for (int half = n_rows / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++)
+            sums[i] = vec_add(sums[i], sums[i + half]);
     float lanes[3][VEC_LANES];
     vec_store(lanes[0], factor);
     vec_store(lanes[1], base);
-    vec_store(lanes[2], vec_sum_groups(sums[0], (int)n_keys));
-#pragma GCC unroll 4
+    vec_store(lanes[2], vec_sum_apart(sums[0], n_rows));
+#pragma GCC unroll 8
     for (int row = 0; row < n_rows; row++) {
-        uint32_t lane = (uint32_t)row * n_keys;
         double *sum = &tile->sum[s->first_row + (uint32_t)row];
-        factors[row] = lanes[0][lane];
-        tile->base[s->first_row + (uint32_t)row] = lanes[1][lane];
-        *sum = *sum * factors[row] + lanes[2][lane];
+        factors[row] = lanes[0][row];
+        tile->base[s->first_row + (uint32_t)row] = lanes[1][row];
+        *sum = *sum * factors[row] + lanes[2][row];
     }
 }
 
@@ -214,33 +193,33 @@ SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *fact
 // vectors of columns, the last with n values. The block is summed up first and then added: its
 // rounding errors do not grow with the number of keys.
 SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struct attend_step *s,
-                               const float *factors, uint32_t c, size_t n, struct row_fetch *next)
+                               const float *factors, uint32_t c, size_t n)
 {
-    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
-    vec sums[ROWS * 4];
+    vec sums[VEC_LANES];
 #pragma GCC unroll 16
     for (int i = 0; i < n_rows * n_vecs; i++)
         sums[i] = vec_zero();
-    const size_t stride_bytes = s->args->v_stride_bytes, step_bytes = VEC_LANES * value_bytes(type);
-    struct row_fetch fetch = *next;
+    const size_t stride_bytes = s->args->v_stride_bytes, vec_bytes = VEC_LANES * value_bytes(type);
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
-    for (uint32_t key = s->keys.begin; key < s->keys.end; key++, v += stride_bytes) {
-        if (s->ahead) fetch_ahead(&fetch, (size_t)n_vecs * step_bytes);
-        const float *weights =
-            s->tile->weights + (key - key % n_keys) * (uint32_t)n_rows + key % n_keys;
+    const float *weights = s->tile->weights + s->keys.begin * (uint32_t)n_rows;
+    const char *next = s->v + BLOCK_KEYS * (stride_bytes + c * value_bytes(type));
+    for (uint32_t key = s->keys.begin; key < s->keys.end; key++) {
+        if (s->ahead) fetch_bytes(next, (size_t)n_vecs * vec_bytes);
         vec values[4];
 #pragma GCC unroll 16
         for (int i = 0; i < n_vecs; i++)
-            values[i] = vec_load_type_n(type, v + i * step_bytes, i < n_vecs - 1 ? VEC_LANES : n);
+            values[i] = vec_load_type_n(type, v + i * vec_bytes, i < n_vecs - 1 ? VEC_LANES : n);
 #pragma GCC unroll 16
         for (int row = 0; row < n_rows; row++) {
-            vec w = vec_set1(weights[(uint32_t)row * n_keys]);
+            vec w = vec_set1(weights[row]);
 #pragma GCC unroll 16
             for (int i = 0; i < n_vecs; i++)
                 sums[row * n_vecs + i] = vec_fma(w, values[i], sums[row * n_vecs + i]);
         }
+        v += stride_bytes;
+        next += (size_t)n_vecs * vec_bytes;
+        weights += n_rows;
     }
-    *next = fetch;
 #pragma GCC unroll 16
     for (int row = 0; row < n_rows; row++) {
         float *o = s->tile->o[s->first_row + row] + c;
@@ -265,15 +244,14 @@ SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct attend_step 
     float factors[ROWS];
     weigh_keys(n_rows, s, factors);
 
-    enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
-    struct row_fetch fetch =
-        fetch_block(s->v, s->args->v_stride_bytes, s->args->d_v * value_bytes(type));
+    // As many sums as half the registers hold.
+    const int n_vecs = VEC_LANES / n_rows < 4 ? VEC_LANES / n_rows : 4;
     uint32_t c = 0;
-    for (; c + VECS * VEC_LANES <= s->args->d_v; c += VECS * VEC_LANES)
-        blend_columns(type, n_rows, VECS, s, factors, c, VEC_LANES, &fetch);
+    for (; c + (uint32_t)n_vecs * VEC_LANES <= s->args->d_v; c += (uint32_t)n_vecs * VEC_LANES)
+        blend_columns(type, n_rows, n_vecs, s, factors, c, VEC_LANES);
     for (; c + VEC_LANES <= s->args->d_v; c += VEC_LANES)
-        blend_columns(type, n_rows, 1, s, factors, c, VEC_LANES, &fetch);
-    if (c < s->args->d_v) blend_columns(type, n_rows, 1, s, factors, c, s->args->d_v - c, &fetch);
+        blend_columns(type, n_rows, 1, s, factors, c, VEC_LANES);
+    if (c < s->args->d_v) blend_columns(type, n_rows, 1, s, factors, c, s->args->d_v - c);
 }
 
 static inline int64_t clamp_key(int64_t key, int64_t low, int64_t high)
@@ -299,6 +277,8 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     s->k = (const char *)a->k + first * a->k_stride_bytes;
     s->v = (const char *)a->v + first * a->v_stride_bytes;
     s->n_whole = n_keys - n_keys % KEY_STEP;
+    const bool close = a->k_stride_bytes == a->d_k * value_bytes(type) &&
+                       a->v_stride_bytes == a->d_v * value_bytes(type);
     if (n_keys % KEY_STEP != 0) {
         size_t row_bytes = a->d_k * value_bytes(type);
         memset(s->tile->k_tail, 0, KEY_STEP * row_bytes);
@@ -308,7 +288,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     }
     for (uint32_t row = 0, n = 0; row < n_rows; row += n) {
         s->first_row = row;
-        s->ahead = row == 0 && n_keys == BLOCK_KEYS && first + BLOCK_KEYS < a->n_keys;
+        s->ahead = row == 0 && close && first + BLOCK_KEYS < a->n_keys;
         for (n = 0; n < ROWS && row + n < n_rows; n++) {
             uint32_t token = (row_begin + row + n) / a->group;
             uint32_t head = (row_begin + row + n) % a->group;
@@ -317,8 +297,9 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
             s->keys = keys;
             s->q[n] = a->q + token * a->q_stride + head * a->d_k;
         }
-        n = n == 3 ? 2 : n;
+        n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
         if (s->keys.begin == s->keys.end) continue;
+        if (n == 8) attend_rows(type, 8, s);
         if (n == 4) attend_rows(type, 4, s);
         if (n == 2) attend_rows(type, 2, s);
         if (n == 1) attend_rows(type, 1, s);

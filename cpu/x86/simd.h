@@ -4,6 +4,7 @@
 // vec                          VEC_LANES floats in a register
 // vec_load, vec_store          any alignment; _n: the first n values only, further lanes are zero;
 //                              n may be above VEC_LANES and then counts as VEC_LANES
+// vec_hold(a)                  a, in a register: compilers else load it anew for each use
 // vec_load_type[_n]            from F32, F16 or BF16; exact
 // vec_store_half_n             to F16 or BF16, nearest even, NaN stays NaN
 // vec_max, vec_min (a, b)      b if either is NaN
@@ -12,13 +13,13 @@
 // vec_any_above(a, b)          whether a > b in some lane
 // vec_above(a, b, yes, no)     yes where a > b, else no
 // vec_swap(a, n)               lane i and i ^ n change places; n = 1, 2, 4, 8 below VEC_LANES
-// vec_spread(p, n)             lane i: p[i / n], of p[0 .. 3]; n = VEC_LANES / 4, / 2, / 1
+// vec_repeat(p, n)             lane i: p[i % n]; n = 1, 2, 4, 8
 // vec_sums(a)                  lane i: the sum over the lanes of a[i]. The order of summation is
 //                              the same for all i
 // vec_scale2(a, n)             a * 2^n, n whole, -150 .. 129, a in 0.5 .. 2
 // vec_even, vec_odd (a, b)     every other lane of a and b one after another
 // vec_turn_pairs(x, cos_sin)   lanes 2i, 2i + 1 turned by (cos, sin) in the same lanes of cos_sin
-// vec_sum_groups, vec_max_groups, vec_hsum, vec_hmax, vec_exp   below
+// vec_sum_apart, vec_max_apart, vec_hsum, vec_hmax, vec_exp   below
 
 #ifndef FATHOM_CPU_X86_SIMD_H
 #define FATHOM_CPU_X86_SIMD_H
@@ -29,20 +30,20 @@
 #    include "cpu/x86/simd_avx2.h"
 #endif
 
-// Each lane: the sum over its n neighbours, n a power of two up to VEC_LANES.
-SIMD_INLINE vec vec_sum_groups(vec a, int n)
+// Each lane: the sum over the lanes that lie whole multiples of n away, n a power of two.
+SIMD_INLINE vec vec_sum_apart(vec a, int n)
 {
 #pragma GCC unroll 4
-    for (int distance = n / 2; distance > 0; distance /= 2)
+    for (int distance = VEC_LANES / 2; distance >= n; distance /= 2)
         a = vec_add(a, vec_swap(a, distance));
     return a;
 }
 
 // Likewise the maximum; the caller has no NaN in it.
-SIMD_INLINE vec vec_max_groups(vec a, int n)
+SIMD_INLINE vec vec_max_apart(vec a, int n)
 {
 #pragma GCC unroll 4
-    for (int distance = n / 2; distance > 0; distance /= 2)
+    for (int distance = VEC_LANES / 2; distance >= n; distance /= 2)
         a = vec_max(a, vec_swap(a, distance));
     return a;
 }
@@ -50,11 +51,11 @@ SIMD_INLINE vec vec_max_groups(vec a, int n)
 // Over all lanes.
 SIMD_INLINE float vec_hsum(vec a)
 {
-    return vec_first(vec_sum_groups(a, VEC_LANES));
+    return vec_first(vec_sum_apart(a, 1));
 }
 SIMD_INLINE float vec_hmax(vec a)
 {
-    return vec_first(vec_max_groups(a, VEC_LANES));
+    return vec_first(vec_max_apart(a, 1));
 }
 
 // e^x, relative error below 2^-23 where the result is a normal number, half a step of the subnormal

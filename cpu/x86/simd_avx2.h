@@ -25,6 +25,11 @@ SIMD_INLINE float vec_first(vec a)
 {
     return _mm256_cvtss_f32(a);
 }
+SIMD_INLINE vec vec_hold(vec a)
+{
+    __asm__("" : "+x"(a));
+    return a;
+}
 SIMD_INLINE vec vec_add(vec a, vec b)
 {
     return _mm256_add_ps(a, b);
@@ -145,11 +150,12 @@ SIMD_INLINE vec vec_swap(vec a, int distance)
     return distance == 2 ? _mm256_permute_ps(a, 0x4e) : _mm256_permute_ps(a, 0xb1);
 }
 
-SIMD_INLINE vec vec_spread(const float *p, int n)
+SIMD_INLINE vec vec_repeat(const float *p, int n)
 {
-    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i index = _mm256_srli_epi32(lane, n == 8 ? 3 : n == 4 ? 2 : 1);
-    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), index);
+    if (n == 8) return vec_load(p);
+    if (n == 4) return _mm256_broadcast_ps((const void *)p);
+    if (n == 2) return _mm256_castpd_ps(_mm256_broadcast_sd((const void *)p));
+    return vec_set1(p[0]);
 }
 
 // Three rounds, each of which adds a vector's lanes i and i ^ distance and puts the sums of two

@@ -24,6 +24,11 @@ SIMD_INLINE float vec_first(vec a)
 {
     return _mm512_cvtss_f32(a);
 }
+SIMD_INLINE vec vec_hold(vec a)
+{
+    __asm__("" : "+v"(a));
+    return a;
+}
 SIMD_INLINE vec vec_add(vec a, vec b)
 {
     return _mm512_add_ps(a, b);
@@ -94,6 +99,7 @@ SIMD_INLINE vec vec_load_type(int32_t type, const void *p)
 
 SIMD_INLINE vec vec_load_type_n(int32_t type, const void *p, size_t n)
 {
+    if (n >= VEC_LANES) return vec_load_type(type, p); // converts from memory: one shuffle less
     if (type == FATHOM_TYPE_F32) return vec_load_n(p, n);
     return vec_from_halves(type, _mm256_maskz_loadu_epi16(mask_first(n), p));
 }
@@ -138,11 +144,12 @@ SIMD_INLINE vec vec_swap(vec a, int distance)
     return distance == 2 ? _mm512_permute_ps(a, 0x4e) : _mm512_permute_ps(a, 0xb1);
 }
 
-SIMD_INLINE vec vec_spread(const float *p, int n)
+SIMD_INLINE vec vec_repeat(const float *p, int n)
 {
-    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i index = _mm512_srli_epi32(lane, n == 16 ? 4 : n == 8 ? 3 : 2);
-    return _mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_loadu_ps(p)));
+    if (n == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
+    if (n == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+    if (n == 2) return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_load_sd((const void *)p)));
+    return vec_set1(p[0]);
 }
 
 // Four rounds, each of which adds a vector's lanes i and i ^ distance and puts the sums of two
