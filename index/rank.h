@@ -1,0 +1,16 @@
+// Ranks of scored representatives.
+
+#ifndef FATHOM_INDEX_RANK_H
+#define FATHOM_INDEX_RANK_H
+
+#include "index/search.h"
+
+// Each query head's mass, by the representatives that speak for rows now.
+void rank_masses(const struct search *s, struct head *head);
+// Ranks slots first_slot .. n_slots - 1 of a level of the head.
+void rank_level(const struct search *s, const struct head *head, struct level *level,
+                uint32_t first_slot);
+// Rows of those units that the threshold lets through.
+uint64_t rank_count_above(const struct search *s, const struct level *level, uint32_t first_slot);
+
+#endif

@@ -1,0 +1,137 @@
+// A search's memory, and the steps that its files share. Not seen outside index/.
+//
+// All levels of detail work on slots: places in arrays, one for each representative that was
+// scored. A span is a run of representatives of one segment and their slots. The coarse level has
+// one span a segment; the fine level has one a segment as well, or, when a search goes by two
+// levels, one for each group that the coarse level chose.
+
+#ifndef FATHOM_INDEX_SEARCH_H
+#define FATHOM_INDEX_SEARCH_H
+
+#include "index/index_layout.h"
+
+struct selector {
+    struct selector_params params; // completed: no zero that means a default
+};
+
+struct span {
+    uint32_t segment;
+    uint32_t first; // unit, or group; a multiple of REP_LANES
+    uint32_t n;
+    uint32_t slot;
+};
+
+struct level {
+    uint32_t n_slots;
+    uint32_t n_spans;
+    uint32_t n_scored; // spans whose scores are there
+    uint32_t stride;   // slots there is room for
+    struct span *spans;
+    float *scores; // [group, stride] <q, representative>
+    float *tops;   // [group, stride] bound by the box, or NULL
+    float *radius; // [stride]
+    float *spread; // [stride]
+    float *weight; // [stride] visible rows for which only the representative speaks
+    float *rank;   // [stride]; -infinity: not to be taken (any more)
+};
+
+// A unit whose tokens the second stage scores.
+struct candidate {
+    uint32_t segment;
+    uint32_t unit;
+    uint32_t row;
+    uint32_t n_rows;
+    uint32_t slot;
+    uint32_t token; // its rows' place in the token arrays
+};
+
+// The search of one KV head.
+struct head {
+    const struct index_view *views; // [n_segments]
+    struct level coarse;
+    struct level fine;
+    float *whole;      // [fine.stride] visible rows of units of which nothing was picked; 0 where
+                       // the estimate is off
+    uint32_t *n_units; // [n_segments]
+    float *q;          // [group, d_k], times the logits' scale
+    void *packed_q;
+    void *packed_abs; // of |q|, for boxes
+    float *slack;     // [group] of packed_q
+    float *slack_abs; // [group] of packed_abs
+    float *norm;      // [group] |q|, rounded up
+    float *log_mass;  // [group] about, of all rows
+    struct candidate *candidates;
+    uint32_t n_candidates;
+    uint32_t *segment_candidates; // [n_segments + 1] first of a segment, in the last batch
+    uint64_t n_tokens;
+    float *token_scores; // [group, n_rows_max]
+    float *token_rank;   // [n_rows_max]; -infinity: picked or masked
+    float *token_error;  // [n_segments, group]
+    struct picked_run *runs;
+    uint32_t n_runs;
+    uint64_t *picked; // bits of rows picked by earlier calls; filled from the second call on
+    float *rest_bound;
+    float *rest_estimate;
+
+    uint64_t n_visible;
+    uint64_t n_scored_rows; // visible rows of the spans of the fine level
+    uint64_t n_budgeted;    // picked rows that count to the budget
+    uint64_t n_outliers;    // and those that do not
+    uint64_t n_above;       // of them, rows of units above the threshold
+    uint64_t need;          // rows that will be picked, or be candidates
+    uint64_t budget;        // of this call, threshold applied
+    uint64_t scanned_keys;
+    uint64_t scanned_bytes;
+    uint32_t n_calls; // of pick
+    bool two_level;
+    bool everything; // this call picks all that is left
+};
+
+struct search {
+    const struct selector *selector;
+    struct search_args args;
+    struct index_layout *layouts; // [n_segments]
+    uint64_t *first_row;          // [n_segments] place of a segment's rows in `picked`
+    uint32_t *n_rows;             // [n_segments]
+    struct head *heads;           // [n_kv_heads]
+    uint8_t *row_queries;         // [threads][packed_query_bytes]
+    size_t row_query_bytes;
+    size_t bytes; // of the reserved memory that all arrays lie in
+    void *memory;
+};
+
+static inline const struct index_head *view_head(const struct head *head, uint32_t segment)
+{
+    return head->views[segment].index;
+}
+static inline bool is_masked(const struct search *s, const struct head *head, uint32_t segment)
+{
+    return head->views[segment].n_visible < s->n_rows[segment];
+}
+
+// search_open.c
+fathom_status search_open(const struct selector *selector, struct search **search);
+void search_close(struct search **search);
+
+// search_scan.c
+void search_begin(struct search *s, const struct search_args *args);
+// Scores representatives, of more rows than each head needs, or of all; not of heads that are
+// picked wholly.
+void search_scan(struct search *s);
+// Visible rows of a segment's rows begin .. end - 1.
+uint32_t count_visible(const struct search *s, const struct head *head, uint32_t segment,
+                       uint32_t begin, uint32_t end);
+
+// search_tokens.c: scores the tokens of the last batch of candidates of each head.
+void search_tokens(struct search *s);
+
+// search_pick.c
+void search_pick(struct search *s, const uint64_t *budget, struct selection *out);
+
+// coverage.c
+void search_rest(struct search *s, struct head *head);
+void search_estimate(struct search *s, float *o, float *lse);
+// Absolute error of a representative's score for query head g, bounds included.
+float score_error(const struct head *head, uint32_t segment, uint32_t g);
+
+#endif

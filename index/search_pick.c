@@ -1,0 +1,284 @@
+// Picks: the best units, or the best tokens of the best units, as runs of rows.
+//
+// A pick goes on where the one before it ended: what was picked ranks at -infinity and is not taken
+// again.
+
+#include "index/search.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "index/cut.h"
+
+// ---- Runs ---------------------------------------------------------------------------------------
+
+static void add_run(struct head *head, uint32_t segment, uint32_t unit, uint32_t row,
+                    uint32_t n_rows)
+{
+    struct picked_run *last = head->n_runs > 0 ? &head->runs[head->n_runs - 1] : NULL;
+    if (last != NULL && last->segment == segment && last->unit == unit &&
+        last->row + last->n_rows == row)
+        last->n_rows += n_rows;
+    else
+        head->runs[head->n_runs++] = (struct picked_run){segment, unit, row, n_rows};
+}
+
+static bool was_picked(const struct search *s, const struct head *head, uint32_t segment,
+                       uint32_t row)
+{
+    const uint64_t bit = s->first_row[segment] + row;
+    return head->n_calls > 1 && (head->picked[bit / 64] >> bit % 64 & 1) != 0;
+}
+
+// Adds a unit's rows, but for masked ones and, with `left`, those picked before.
+static void add_unit(const struct search *s, struct head *head, uint32_t segment, uint32_t unit,
+                     bool left)
+{
+    const struct index_view *view = &head->views[segment];
+    const uint32_t *begin = index_at(view->index, s->layouts[segment].unit_begin);
+    const uint16_t *positions = index_at(view->index, s->layouts[segment].positions);
+    const bool masked = is_masked(s, head, segment);
+    if (!masked && !(left && head->n_calls > 1)) {
+        add_run(head, segment, unit, begin[unit], begin[unit + 1] - begin[unit]);
+        return;
+    }
+    for (uint32_t row = begin[unit]; row < begin[unit + 1]; row++)
+        if ((!masked || positions[row] < view->n_visible) &&
+            !(left && was_picked(s, head, segment, row)))
+            add_run(head, segment, unit, row, 1);
+}
+
+static bool run_before(const struct picked_run *a, const struct picked_run *b)
+{
+    return a->segment != b->segment ? a->segment < b->segment : a->row < b->row;
+}
+
+// Shell sort: runs come as a few ascending lists, one after another, and most often as one.
+static void sort_runs(struct picked_run *runs, uint32_t n)
+{
+    uint32_t n_sorted = n > 0 ? 1 : 0;
+    while (n_sorted < n && run_before(&runs[n_sorted - 1], &runs[n_sorted]))
+        n_sorted++;
+    for (uint32_t gap = n_sorted < n ? n / 2 : 0; gap > 0; gap /= 2)
+        for (uint32_t i = gap; i < n; i++) {
+            const struct picked_run run = runs[i];
+            uint32_t at = i;
+            for (; at >= gap && run_before(&run, &runs[at - gap]); at -= gap)
+                runs[at] = runs[at - gap];
+            runs[at] = run;
+        }
+}
+
+// Likewise.
+static void sort_candidates(struct candidate *candidates, uint32_t n)
+{
+    uint32_t n_sorted = n > 0 ? 1 : 0;
+    while (n_sorted < n && candidates[n_sorted - 1].segment <= candidates[n_sorted].segment)
+        n_sorted++;
+    for (uint32_t gap = n_sorted < n ? n / 2 : 0; gap > 0; gap /= 2)
+        for (uint32_t i = gap; i < n; i++) {
+            const struct candidate c = candidates[i];
+            uint32_t at = i;
+            for (; at >= gap && c.segment < candidates[at - gap].segment; at -= gap)
+                candidates[at] = candidates[at - gap];
+            candidates[at] = c;
+        }
+}
+
+// ---- Before the scores --------------------------------------------------------------------------
+
+// Keeps in mind what the call before this one picked.
+static void mark_picked(const struct search *s, struct head *head)
+{
+    if (head->n_calls == 1)
+        memset(head->picked, 0, (s->selector->params.n_rows_max / 64 + 1) * sizeof *head->picked);
+    for (uint32_t i = 0; i < head->n_runs; i++) {
+        const struct picked_run *run = &head->runs[i];
+        const uint64_t first = s->first_row[run->segment] + run->row;
+        for (uint64_t bit = first; bit < first + run->n_rows; bit++)
+            head->picked[bit / 64] |= 1ull << bit % 64;
+    }
+}
+
+static void begin_call(const struct search *s, struct head *head, uint64_t budget)
+{
+    const struct selector_params *p = &s->selector->params;
+    if (head->n_calls > 0) mark_picked(s, head);
+    head->n_calls++;
+    head->n_runs = 0;
+    head->everything = budget >= head->n_visible;
+    head->budget = budget;
+    head->need = head->everything || p->stage2_bits == 0
+                     ? budget
+                     : (uint64_t)ceil((double)budget * (double)p->candidates);
+}
+
+// ---- Units --------------------------------------------------------------------------------------
+
+static void take_unit(const struct search *s, struct head *head, const struct span *span,
+                      uint32_t i, bool candidate)
+{
+    const uint32_t *begin =
+        index_at(head->views[span->segment].index, s->layouts[span->segment].unit_begin);
+    const uint32_t unit = span->first + i;
+    const uint32_t slot = span->slot + i;
+    const uint32_t n_rows = begin[unit + 1] - begin[unit];
+    head->fine.weight[slot] = 0;
+    head->fine.rank[slot] = -INFINITY;
+    if (!candidate) {
+        head->whole[slot] = 0;
+        add_unit(s, head, span->segment, unit, false);
+        return;
+    }
+    head->candidates[head->n_candidates++] = (struct candidate){
+        .segment = span->segment,
+        .unit = unit,
+        .row = begin[unit],
+        .n_rows = n_rows,
+        .slot = slot,
+        .token = (uint32_t)head->n_tokens,
+    };
+    head->n_tokens += n_rows;
+    head->scanned_keys += n_rows;
+    head->scanned_bytes +=
+        n_rows * kv_code_bytes(s->selector->params.stage2_bits, s->selector->params.d_k);
+}
+
+// Of the chunk selector: units that their representatives do not tell of.
+static void take_outliers(const struct search *s, struct head *head)
+{
+    for (uint32_t i = 0; i < head->fine.n_spans; i++) {
+        const struct span *span = &head->fine.spans[i];
+        const uint8_t *outliers =
+            index_at(head->views[span->segment].index, s->layouts[span->segment].outliers);
+        for (uint32_t j = 0; j < span->n; j++) {
+            const float weight = head->fine.weight[span->slot + j];
+            if (outliers[span->first + j] == 0 || !(weight > 0)) continue;
+            head->n_outliers += (uint64_t)weight;
+            take_unit(s, head, span, j, false);
+        }
+    }
+}
+
+// Takes the best units until they hold `want` rows more.
+static void take_units(const struct search *s, struct head *head, uint64_t want, bool candidates)
+{
+    struct level *fine = &head->fine;
+    struct cut cut = cut_find(fine->rank, fine->weight, fine->n_slots, want);
+    for (uint32_t i = 0; i < fine->n_spans; i++) {
+        const struct span *span = &fine->spans[i];
+        for (uint32_t j = 0; j < span->n; j++) {
+            const float weight = fine->weight[span->slot + j];
+            if (!cut_takes(&cut, fine->rank[span->slot + j], weight)) continue;
+            if (!candidates) head->n_budgeted += (uint64_t)weight;
+            take_unit(s, head, span, j, candidates);
+        }
+    }
+}
+
+// Takes candidates, and lists where each segment's begin. A batch is not in order of segments when
+// a later scan added spans: then those of a segment are brought together.
+static void take_candidates(const struct search *s, struct head *head, uint64_t want)
+{
+    const uint32_t first = head->n_candidates;
+    uint32_t at = first;
+    take_units(s, head, want, true);
+    sort_candidates(head->candidates + first, head->n_candidates - first);
+    for (uint32_t i = 0; i < s->args.n_segments; i++) {
+        head->segment_candidates[i] = at;
+        while (at < head->n_candidates && head->candidates[at].segment == i)
+            at++;
+    }
+    head->segment_candidates[s->args.n_segments] = at;
+}
+
+static void choose_units(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    struct search *s = arg;
+    const struct selector_params *p = &s->selector->params;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &s->heads[h];
+        if (head->everything) continue;
+        if (p->threshold > 0) {
+            const uint64_t least =
+                head->n_above > p->floor_tokens ? head->n_above : p->floor_tokens;
+            if (least < head->budget) head->budget = least;
+        }
+        if (p->kind == FATHOM_SELECTOR_CHUNK && head->n_calls == 1) take_outliers(s, head);
+        if (p->stage2_bits > 0) {
+            const uint64_t want = (uint64_t)ceil((double)head->budget * (double)p->candidates);
+            take_candidates(s, head, want > head->n_tokens ? want - head->n_tokens : 0);
+        } else if (head->budget > head->n_budgeted) {
+            take_units(s, head, head->budget - head->n_budgeted, false);
+        }
+    }
+}
+
+// ---- Tokens -------------------------------------------------------------------------------------
+
+static void choose_tokens(struct head *head)
+{
+    const uint64_t want = head->budget > head->n_budgeted ? head->budget - head->n_budgeted : 0;
+    struct cut cut = cut_find(head->token_rank, NULL, head->n_tokens, want);
+    for (uint32_t i = 0; i < head->n_candidates && want > 0; i++) {
+        struct candidate *c = &head->candidates[i];
+        for (uint32_t j = 0; j < c->n_rows; j++) {
+            float *rank = &head->token_rank[c->token + j];
+            if (!cut_takes(&cut, *rank, 1)) continue;
+            *rank = -INFINITY;
+            head->whole[c->slot] = 0;
+            head->n_budgeted++;
+            add_run(head, c->segment, c->unit, c->row + j, 1);
+        }
+    }
+}
+
+static void add_everything(const struct search *s, struct head *head)
+{
+    for (uint32_t i = 0; i < s->args.n_segments; i++)
+        for (uint32_t unit = 0; unit < head->n_units[i]; unit++)
+            add_unit(s, head, i, unit, true);
+    head->n_budgeted = head->n_visible - head->n_outliers;
+    memset(head->whole, 0, head->fine.n_slots * sizeof *head->whole);
+}
+
+static void finish_call(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    struct search *s = arg;
+    const struct selector_params *p = &s->selector->params;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &s->heads[h];
+        if (head->everything)
+            add_everything(s, head);
+        else if (p->stage2_bits > 0)
+            choose_tokens(head);
+        sort_runs(head->runs, head->n_runs);
+        search_rest(s, head);
+    }
+}
+
+void search_pick(struct search *s, const uint64_t *budget, struct selection *out)
+{
+    const struct selector_params *p = &s->selector->params;
+    for (uint32_t h = 0; h < p->n_kv_heads; h++)
+        begin_call(s, &s->heads[h], budget[h]);
+    search_scan(s);
+    pool_for(p->pool, p->n_kv_heads, 1, choose_units, s);
+    if (p->stage2_bits > 0) search_tokens(s);
+    pool_for(p->pool, p->n_kv_heads, 1, finish_call, s);
+    for (uint32_t h = 0; h < p->n_kv_heads; h++) {
+        const struct head *head = &s->heads[h];
+        out[h] = (struct selection){
+            .runs = head->runs,
+            .n_runs = head->n_runs,
+            .n_rows = head->n_budgeted + head->n_outliers,
+            .n_candidates = head->n_tokens,
+            .scanned_keys = head->scanned_keys,
+            .scanned_bytes = head->scanned_bytes,
+            .rest_bound = head->rest_bound,
+            .rest_estimate = head->rest_estimate,
+        };
+    }
+}

@@ -1,0 +1,333 @@
+// Scores: representatives of groups, then of the units of the best groups, over the pool.
+//
+// Items of work are (KV head, some spans) for scores and (KV head) for what follows from them;
+// both are cut by the data alone, so the result does not depend on the number of threads.
+
+#include "index/search.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "index/cut.h"
+#include "index/rank.h"
+#include "index/vectors.h"
+
+enum {
+    // Below so many units of a head a scan of all costs less than choosing among them.
+    TWO_LEVEL_UNITS = 4096,
+    // Rows under the groups that are scanned: at least a quarter of all, and SCAN_FACTOR times what
+    // will be picked or be a candidate. A quarter is RetroInfer's share of clusters that matter
+    // (1.8 % read, 23.2 % estimated).
+    SCAN_SHARE = 4,
+    SCAN_FACTOR = 2,
+    SHARE_SPANS = 16, // of groups, in one item of work: 64 KB of representatives with d 128
+};
+static const float ROUND_UP = 1.0f + 0x1p-18f;
+
+// ---- Begin --------------------------------------------------------------------------------------
+
+static void prepare_query(const struct search *s, struct head *head, const float *q)
+{
+    const struct selector_params *p = &s->selector->params;
+    const struct kv_kernels *kv = &p->kernels->kv;
+    for (uint32_t i = 0; i < p->group * p->d_k; i++)
+        head->q[i] = q[i] * p->scale;
+    for (uint32_t g = 0; g < p->group; g++) {
+        const float *x = head->q + (size_t)g * p->d_k;
+        head->norm[g] = sqrtf(vector_dot(x, x, p->d_k)) * ROUND_UP;
+    }
+    kv->pack_rep_query(p->index_q8, head->q, p->group, p->d_k, head->packed_q, head->slack);
+    if (p->rank_by != FATHOM_RANK_BOX) return;
+    for (uint32_t i = 0; i < p->group * p->d_k; i++)
+        head->q[i] = fabsf(head->q[i]);
+    kv->pack_rep_query(p->index_q8, head->q, p->group, p->d_k, head->packed_abs, head->slack_abs);
+    for (uint32_t i = 0; i < p->group * p->d_k; i++)
+        head->q[i] = q[i] * p->scale;
+}
+
+static void reset_level(struct level *level)
+{
+    level->n_slots = level->n_spans = level->n_scored = 0;
+}
+
+static void prepare_head(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    struct search *s = arg;
+    const struct selector_params *p = &s->selector->params;
+    uint64_t n_units;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &s->heads[h];
+        head->views = s->args.views + h * s->args.n_segments;
+        reset_level(&head->coarse);
+        reset_level(&head->fine);
+        head->n_candidates = head->n_runs = head->n_calls = 0;
+        head->n_tokens = head->n_scored_rows = head->n_budgeted = head->n_outliers = 0;
+        head->scanned_keys = head->scanned_bytes = 0;
+        head->n_visible = head->n_above = n_units = 0;
+        for (uint32_t i = 0; i < s->args.n_segments; i++) {
+            const uint32_t n_visible = head->views[i].n_visible;
+            head->n_visible += n_visible < s->n_rows[i] ? n_visible : s->n_rows[i];
+            head->n_units[i] = view_head(head, i)->n_units;
+            n_units += head->n_units[i];
+        }
+        head->two_level = p->kind == FATHOM_SELECTOR_CLUSTER && n_units >= TWO_LEVEL_UNITS;
+        prepare_query(s, head, s->args.q + h * p->group * p->d_k);
+    }
+}
+
+void search_begin(struct search *s, const struct search_args *args)
+{
+    const struct selector_params *p = &s->selector->params;
+    uint64_t first = 0;
+    s->args = *args;
+    for (uint32_t i = 0; i < args->n_segments; i++) {
+        const uint32_t n_rows = args->views[i].n_rows;
+        if (i > 0 && n_rows == s->n_rows[i - 1]) {
+            s->layouts[i] = s->layouts[i - 1];
+        } else {
+            const struct index_form form = index_form_of(p, n_rows);
+            index_layout_of(&form, &s->layouts[i]);
+        }
+        s->n_rows[i] = n_rows;
+        s->first_row[i] = first;
+        first += n_rows;
+    }
+    pool_for(p->pool, p->n_kv_heads, 1, prepare_head, s);
+}
+
+// ---- Scores of spans ----------------------------------------------------------------------------
+
+uint32_t count_visible(const struct search *s, const struct head *head, uint32_t segment,
+                       uint32_t begin, uint32_t end)
+{
+    const struct index_view *view = &head->views[segment];
+    const uint16_t *positions = index_at(view->index, s->layouts[segment].positions);
+    uint32_t n = 0;
+    if (!is_masked(s, head, segment)) return end - begin;
+    for (uint32_t row = begin; row < end; row++)
+        n += positions[row] < view->n_visible;
+    return n;
+}
+
+// Scores one span from blocks of representatives, with a query packed as they are.
+static void score_blocks(const struct search *s, const void *packed_q, const void *blocks,
+                         const struct span *span, float *out, size_t stride)
+{
+    const struct selector_params *p = &s->selector->params;
+    const struct score_reps_args args = {
+        .q = packed_q,
+        .group = p->group,
+        .d = p->d_k,
+        .q8 = p->index_q8,
+        .blocks = blocks,
+        .begin = span->first,
+        .end = span->first + round_to_lanes(span->n),
+        .out = out + span->slot,
+        .out_stride = stride,
+    };
+    p->kernels->kv.score_reps(&args);
+}
+
+// tops: <q, centre> + <|q|, half> + all that either may be off by. The scores' place serves for the
+// halves, so this comes before the scores.
+static void score_boxes(const struct search *s, struct head *head, const struct span *span)
+{
+    const struct selector_params *p = &s->selector->params;
+    const struct index_layout *layout = &s->layouts[span->segment];
+    const struct index_head *index = view_head(head, span->segment);
+    const float *box_rest = index_at(index, layout->box_rest);
+    struct level *level = &head->fine;
+    score_blocks(s, head->packed_abs, index_at(index, layout->half), span, level->scores,
+                 level->stride);
+    score_blocks(s, head->packed_q, index_at(index, layout->mid), span, level->tops, level->stride);
+    for (uint32_t g = 0; g < p->group; g++) {
+        const float *half = level->scores + (size_t)g * level->stride + span->slot;
+        float *top = level->tops + (size_t)g * level->stride + span->slot;
+        const float error = score_error(head, span->segment, g) +
+                            head->slack_abs[g] * index->half_norm +
+                            0x1p-20f * head->norm[g] * index->half_norm;
+        for (uint32_t i = 0; i < span->n; i++)
+            top[i] += half[i] + head->norm[g] * ROUND_UP * box_rest[span->first + i] + error;
+    }
+}
+
+static void score_span(const struct search *s, struct head *head, bool coarse,
+                       const struct span *span)
+{
+    struct level *level = coarse ? &head->coarse : &head->fine;
+    const struct index_layout *layout = &s->layouts[span->segment];
+    const struct index_head *index = view_head(head, span->segment);
+    const uint32_t *begin = index_at(index, layout->unit_begin);
+    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
+    const float *spread = index_at(index, coarse ? layout->coarse_spread : layout->spread);
+    const uint32_t n_slots = round_to_lanes(span->n);
+    const uint32_t step = coarse ? COARSE_UNITS : 1;
+    const uint32_t n_units = index->n_units;
+    if (!coarse && level->tops != NULL) score_boxes(s, head, span);
+    score_blocks(s, head->packed_q, index_at(index, coarse ? layout->coarse_reps : layout->reps),
+                 span, level->scores, level->stride);
+    memcpy(level->radius + span->slot, radius + span->first, span->n * sizeof *radius);
+    memcpy(level->spread + span->slot, spread + span->first, span->n * sizeof *spread);
+    for (uint32_t i = 0; i < span->n; i++) {
+        const uint32_t unit = (span->first + i) * step;
+        const uint32_t next = unit + step < n_units ? unit + step : n_units;
+        level->weight[span->slot + i] =
+            (float)count_visible(s, head, span->segment, begin[unit], begin[next]);
+    }
+    for (uint32_t i = span->n; i < n_slots; i++)
+        level->radius[span->slot + i] = level->spread[span->slot + i] =
+            level->weight[span->slot + i] = 0;
+    for (uint32_t i = 0; i < n_slots && !coarse; i++)
+        head->whole[span->slot + i] =
+            is_masked(s, head, span->segment) ? 0 : level->weight[span->slot + i];
+}
+
+struct scan {
+    struct search *s;
+    bool coarse;
+    uint32_t share;    // spans of an item
+    uint32_t n_shares; // of a head, at most
+};
+
+static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct scan *scan = arg;
+    (void)thread;
+    for (size_t item = begin; item < end; item++) {
+        struct head *head = &scan->s->heads[item / scan->n_shares];
+        const struct level *level = scan->coarse ? &head->coarse : &head->fine;
+        const uint32_t first = level->n_scored + (uint32_t)(item % scan->n_shares) * scan->share;
+        for (uint32_t i = first; i < first + scan->share && i < level->n_spans; i++)
+            score_span(scan->s, head, scan->coarse, &level->spans[i]);
+    }
+}
+
+// Scores the spans that have none yet, of all heads.
+static void score_spans(struct scan *scan, bool coarse)
+{
+    const struct selector_params *p = &scan->s->selector->params;
+    uint32_t n_spans = 0;
+    bool grouped = false;
+    for (uint32_t h = 0; h < p->n_kv_heads; h++) {
+        const struct head *head = &scan->s->heads[h];
+        const struct level *level = coarse ? &head->coarse : &head->fine;
+        const uint32_t n = level->n_spans - level->n_scored;
+        n_spans = n > n_spans ? n : n_spans;
+        grouped = grouped || (head->two_level && !coarse);
+    }
+    scan->coarse = coarse;
+    scan->share = grouped ? SHARE_SPANS : 1;
+    scan->n_shares = (n_spans + scan->share - 1) / scan->share;
+    pool_for(p->pool, (size_t)scan->n_shares * p->n_kv_heads, 1, score_items, scan);
+}
+
+// ---- Spans --------------------------------------------------------------------------------------
+
+static void add_span(const struct search *s, struct head *head, struct level *level,
+                     uint32_t segment, uint32_t first, uint32_t n)
+{
+    const struct selector_params *p = &s->selector->params;
+    const size_t box = level->tops != NULL ? 3 : 1;
+    level->spans[level->n_spans++] = (struct span){segment, first, n, level->n_slots};
+    level->n_slots += round_to_lanes(n);
+    head->scanned_keys += n;
+    head->scanned_bytes += box * reps_bytes(p->index_q8, p->d_k, n) +
+                           n * (2 * sizeof(float) + sizeof(uint32_t)); // radius, spread, begin
+}
+
+static void list_segments(const struct search *s, struct head *head, bool coarse)
+{
+    for (uint32_t i = 0; i < s->args.n_segments; i++)
+        add_span(s, head, coarse ? &head->coarse : &head->fine, i, 0,
+                 coarse ? groups_of(head->n_units[i]) : head->n_units[i]);
+    if (!coarse) head->n_scored_rows = head->n_visible;
+}
+
+// Makes spans of the best groups that are not spans yet, until those of `need` rows are.
+static void choose_groups(const struct search *s, struct head *head, uint64_t need)
+{
+    struct level *coarse = &head->coarse;
+    struct cut cut =
+        cut_find(coarse->rank, coarse->weight, coarse->n_slots, need - head->n_scored_rows);
+    for (uint32_t i = 0; i < coarse->n_spans; i++) {
+        const struct span *span = &coarse->spans[i];
+        for (uint32_t j = 0; j < span->n; j++) {
+            const uint32_t slot = span->slot + j;
+            if (!cut_takes(&cut, coarse->rank[slot], coarse->weight[slot])) continue;
+            const uint32_t unit = (span->first + j) * COARSE_UNITS;
+            const uint32_t left = head->n_units[span->segment] - unit;
+            add_span(s, head, &head->fine, span->segment, unit,
+                     left < COARSE_UNITS ? left : COARSE_UNITS);
+            head->n_scored_rows += (uint64_t)coarse->weight[slot];
+            coarse->weight[slot] = 0;
+            coarse->rank[slot] = -INFINITY;
+        }
+    }
+}
+
+// ---- The steps of a scan, head by head ----------------------------------------------------------
+
+static void list_coarse(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct scan *scan = arg;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &scan->s->heads[h];
+        if (head->two_level && !head->everything && head->coarse.n_spans == 0)
+            list_segments(scan->s, head, true);
+    }
+}
+
+static void list_fine(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct scan *scan = arg;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &scan->s->heads[h];
+        const uint64_t share = head->n_visible / SCAN_SHARE;
+        uint64_t need =
+            head->need < head->n_visible / SCAN_FACTOR ? head->need * SCAN_FACTOR : head->n_visible;
+        need = need > share ? need : share;
+        if (head->everything) continue;
+        if (!head->two_level) {
+            if (head->fine.n_spans == 0) list_segments(scan->s, head, false);
+            continue;
+        }
+        if (head->n_scored_rows >= need) continue;
+        if (head->coarse.n_scored == 0) {
+            head->coarse.n_scored = head->coarse.n_spans;
+            rank_masses(scan->s, head);
+            rank_level(scan->s, head, &head->coarse, 0);
+        }
+        choose_groups(scan->s, head, need);
+    }
+}
+
+static void rank_fine(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct scan *scan = arg;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        struct head *head = &scan->s->heads[h];
+        struct level *fine = &head->fine;
+        if (fine->n_scored == fine->n_spans) continue;
+        // Later scans keep the first one's masses, so that ranks stay comparable.
+        if (fine->n_scored == 0) rank_masses(scan->s, head);
+        const uint32_t first = fine->spans[fine->n_scored].slot;
+        rank_level(scan->s, head, fine, first);
+        head->n_above += rank_count_above(scan->s, fine, first);
+        fine->n_scored = fine->n_spans;
+    }
+}
+
+void search_scan(struct search *s)
+{
+    const struct selector_params *p = &s->selector->params;
+    struct scan scan = {.s = s};
+    pool_for(p->pool, p->n_kv_heads, 1, list_coarse, &scan);
+    score_spans(&scan, true);
+    pool_for(p->pool, p->n_kv_heads, 1, list_fine, &scan);
+    score_spans(&scan, false);
+    pool_for(p->pool, p->n_kv_heads, 1, rank_fine, &scan);
+}
