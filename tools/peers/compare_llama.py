@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Compares Fathom with llama.cpp on the same GGUF files: next-token distributions, and speed.
 
-    python3 -m venv peers && peers/bin/pip install llama-cpp-python numpy
+    python3 -m venv peers && peers/bin/pip install gguf llama-cpp-python numpy
     peers/bin/python tools/peers/compare_llama.py kl
+    peers/bin/python tools/peers/compare_llama.py kl --model MODEL.gguf --text TEXT
+    peers/bin/python tools/peers/compare_llama.py kl --shape llama-3.2-1b --types q8_0,q4_k
     peers/bin/python tools/peers/compare_llama.py speed --types q8_0,q4_k --depths 0,4096
 
-`kl` writes a small random model of every architecture and weight type with tools/synth_gguf.py and prints
-the KL divergence of Fathom's next-token distributions from llama.cpp's over 64 positions. `speed` measures
-prefill of 512 tokens and decode at each depth, the two programs in turn in one run, and prints medians.
-Both exit with 1 when a goal is missed. Where llama-cpp-python is not installed the script says so.
+`kl` runs both programs, and Fathom's reference kernels, which round nothing but weights (`--isa none`: exact), and
+prints how far each next-token distribution is from the others (KL divergence, mean over the positions) and what the
+weights' own rounding costs. The models are small random ones of every architecture (tools/synth_gguf.py), or a
+trained one in every type that its rows allow, on a text that it reads. `speed` measures prefill of 512 tokens
+and decode at each depth, the two programs in turn in one run, and prints medians. Both exit with 1 when a
+goal is missed. Where llama-cpp-python is not installed the script says so.
 """
 
 import argparse
@@ -24,8 +28,10 @@ import numpy as np
 
 try:
     from llama_cpp import Llama, llama_print_system_info
-except ImportError:
-    sys.exit("llama-cpp-python is not installed: these rows stay \"not yet measured\". See the top of this file.")
+
+    from requantise import requantise
+except ImportError as error:
+    sys.exit(f"{error.name} is not installed: these rows stay \"not yet measured\". See the top of this file.")
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TYPES = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k".split()
@@ -51,39 +57,79 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
-def fathom_logits(fathom, model, ids, folder, n_threads):
+def divergence(p, q):
+    """KL divergence of q from p, of each row of logarithms."""
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def fathom_logits(args, model, ids, folder, isa):
     ids_path, out_path = os.path.join(folder, "ids.txt"), os.path.join(folder, "logits.f32")
     with open(ids_path, "w") as f:
         f.write(" ".join(map(str, ids)))
-    subprocess.run([fathom, "eval", "logits", "-m", model, "--ids", ids_path, "--out", out_path, "-t",
-                    str(n_threads)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([args.fathom, "eval", "logits", "-m", model, "--ids", ids_path, "--out", out_path, "--isa", isa,
+                    "-t", str(args.threads)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return np.fromfile(out_path, "<f4").reshape(len(ids), -1)
 
 
-def llama_logits(model, ids, n_threads):
-    llm = Llama(model, n_ctx=512, n_batch=512, n_threads=n_threads, n_threads_batch=n_threads, logits_all=True,
-                verbose=False)
+def llama_logits(args, model, ids):
+    llm = Llama(model, n_ctx=512, n_batch=512, n_threads=args.threads, n_threads_batch=args.threads,
+                logits_all=True, verbose=False)
     llm.eval(ids)
     return np.array(llm.scores[: len(ids)])
 
 
+def read_text(args):
+    """The first ids of the text, as the model's tokenizer has it."""
+    out = subprocess.run([args.fathom, "tokenize", "-m", args.model, "-f", args.text], check=True,
+                         capture_output=True, text=True)
+    return [int(id) for id in out.stdout.split()[: args.positions]]
+
+
+def kl_models(args, path):
+    """(name, write) of each model, where write(type) makes the file and returns how much of it is of that type."""
+    if args.model:
+        name = os.path.basename(args.model).removesuffix(".gguf")
+        return [(name, lambda kind: requantise(args.model, path, kind))]
+
+    def writer(options):
+        def write(kind):
+            synth(path, *options.split(), "--type", kind, "--seed", str(args.seed))
+            return 1.0
+        return write
+
+    spread = f" --logit-spread {args.logit_spread}" if args.logit_spread else ""
+    shapes = {args.shape: f"--shape {args.shape}"} if args.shape else KL_SHAPES
+    return [(name, writer(options + spread)) for name, options in shapes.items()]
+
+
 def run_kl(args):
-    worst = 0.0
-    print("| architecture | weights | mean KL | largest KL | same first choice | spread of logits |\n|---|---|---|---|---|---|")
+    good = True
+    print("| model | weights | Fathom from llama.cpp (largest) | Fathom from exact | llama.cpp from exact | "
+          "weights from F32 | same first choice | deviation of logits |\n|---|---|---|---|---|---|---|---|")
+    random = np.random.default_rng(args.seed)
+    ids = read_text(args) if args.model else random.integers(0, 256, args.positions).tolist()
     with tempfile.TemporaryDirectory() as folder:
-        for arch, shape in KL_SHAPES.items():
+        path = os.path.join(folder, "model.gguf")
+        for name, write in kl_models(args, path):
+            unrounded = None
             for kind in args.types.split(","):
-                model = os.path.join(folder, "model.gguf")
-                synth(model, *shape.split(), "--type", kind, "--seed", str(args.seed))
-                ids = np.random.default_rng(args.seed).integers(0, 256, 64).tolist()
-                ours = log_softmax(fathom_logits(args.fathom, model, ids, folder, args.threads))
-                theirs = log_softmax(llama_logits(model, ids, args.threads))
-                kl = (np.exp(theirs) * (theirs - ours)).sum(-1)
+                share = write(kind)
+                if share == 0:
+                    continue
+                logits = fathom_logits(args, path, ids, folder, "none")
+                exact = log_softmax(logits)
+                ours = log_softmax(fathom_logits(args, path, ids, folder, "all"))
+                theirs = log_softmax(llama_logits(args, path, ids))
+                unrounded = exact if kind == "f32" else unrounded
+                apart = divergence(theirs, ours)
+                good = good and apart.mean() < KL_MAX
                 same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
-                worst = max(worst, kl.mean())
-                print(f"| {arch} | {kind} | {kl.mean():.1e} | {kl.max():.1e} | {same:.0%} | {theirs.std(-1).mean():.2f} |",
-                      flush=True)
-    return worst < KL_MAX
+                cost = "-" if unrounded is None else f"{divergence(unrounded, exact).mean():.1e}"
+                kind += f" ({share:.0%})" if share < 1 else ""
+                print(f"| {name} | {kind} | {apart.mean():.1e} ({apart.max():.1e}) | "
+                      f"{divergence(exact, ours).mean():.1e} | {divergence(exact, theirs).mean():.1e} | {cost} | "
+                      f"{same:.0%} | {logits.std(-1).mean():.2f} |", flush=True)
+    return good
 
 
 def fathom_speed(fathom, model, depth, n_prefill, n_decode, n_threads):
@@ -150,6 +196,11 @@ def main():
     kl = commands.add_parser("kl")
     kl.add_argument("--types", default=",".join(TYPES))
     kl.add_argument("--seed", type=int, default=1)
+    kl.add_argument("--positions", type=int, default=64, help="512 at most; default: %(default)s")
+    kl.add_argument("--shape", help="of tools/synth_gguf.py, in place of the small ones")
+    kl.add_argument("--logit-spread", type=float, help="of the random models; default: that of tools/synth_gguf.py")
+    kl.add_argument("--model", help="a trained GGUF model, in place of random ones; needs --text")
+    kl.add_argument("--text", help="what the model reads")
     speed = commands.add_parser("speed")
     speed.add_argument("--shape", default="llama-3.2-1b")
     speed.add_argument("--types", default="q8_0,q4_k")
@@ -160,6 +211,8 @@ def main():
     speed.add_argument("--models", help="folder that keeps the models; default: a temporary one")
     speed.add_argument("--flash-attn", action="store_true")
     args = parser.parse_args()
+    if args.command == "kl" and (args.model is None) != (args.text is None):
+        parser.error("--model and --text go together")
     sys.exit(0 if {"kl": run_kl, "speed": run_speed}[args.command](args) else 1)
 
 
