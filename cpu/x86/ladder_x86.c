@@ -36,16 +36,19 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     if ((isa & FATHOM_ISA_AVX2) == 0) return;
     table->name = "avx2";
     matmul_avx2_fill(table);
+    score_avx2_fill(table);
     vector_avx2_fill(table);
     attend_avx2_fill(table);
     if ((isa & FATHOM_ISA_AVX512) == 0) return;
     table->name = "avx512";
     matmul_avx512_fill(table);
+    score_avx512_fill(table);
     vector_avx512_fill(table);
     attend_avx512_fill(table);
     if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
         table->name = "avx512-vnni";
         matmul_vnni_fill(table);
+        score_vnni_fill(table);
     }
     if ((isa & FATHOM_ISA_AVX512_BF16) != 0) {
         table->name = (isa & FATHOM_ISA_AVX512_VNNI) != 0 ? "avx512-vnni-bf16" : "avx512-bf16";
