@@ -47,6 +47,12 @@ static fathom_status download(fathom_device *device, void *host, const void *dev
     return FATHOM_OK;
 }
 
+static void move(fathom_device *device, void *dev_to, const void *dev_from, size_t bytes)
+{
+    (void)device;
+    memmove(dev_to, dev_from, bytes);
+}
+
 static fathom_status sync(fathom_device *device)
 {
     (void)device;
@@ -69,6 +75,7 @@ static const struct device_ops cpu_device_ops = {
     .discard = discard,
     .upload = upload,
     .download = download,
+    .move = move,
     .sync = sync,
     .store_rows = cpu_attend_store_rows,
     .attend_dense = cpu_attend_dense,

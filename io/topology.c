@@ -135,3 +135,9 @@ void topology_cores_fini(struct cores *cores)
     mem_free(cores->cpus);
     *cores = (struct cores){0};
 }
+
+uint64_t topology_memory_bytes(void)
+{
+    const long n_pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    return n_pages > 0 && page_bytes > 0 ? (uint64_t)n_pages * (uint64_t)page_bytes : 0;
+}

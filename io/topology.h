@@ -18,4 +18,7 @@ struct cores {
 FATHOM_MUST_USE fathom_status topology_cores(struct cores *cores);
 void topology_cores_fini(struct cores *cores);
 
+// RAM of the machine.
+uint64_t topology_memory_bytes(void);
+
 #endif

@@ -120,6 +120,8 @@ struct fathom_kv_params {
     uint32_t n_merged;       // tokens of a merged segment: n_segment times a whole number; 8192
     uint32_t n_unit;         // tokens of a unit; 0 (default): the selector's own
     uint32_t n_dense_layers; // first layers that read everything; default 0
+    const uint64_t *head_budgets; // [n_layers, n_kv_heads] rows, in place of the two below; or
+                                  // NULL; read by fathom_engine_open
     uint64_t budget_tokens;  // rows picked by KV head; 0: budget_share
     float budget_share;      // of the sealed tokens; default 0.02
     float candidates;        // of stage 2, times the budget; default 4
@@ -132,6 +134,8 @@ struct fathom_kv_params {
     uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
     const char *disk_path;   // a directory; needed with disk_bytes
 };
+
+FATHOM_API void fathom_kv_params_init(struct fathom_kv_params *kv);
 
 struct fathom_engine_params {
     uint32_t struct_bytes;
@@ -162,6 +166,12 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_seq_create(fathom_engine *engine
                                                            struct fathom_seq *seq);
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_seq_free(fathom_engine *engine,
                                                          struct fathom_seq seq);
+
+// A new sequence with the same tokens. Sealed segments are shared, the tail is copied. EFULL as
+// fathom_seq_create; EINVAL inside a step.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_seq_fork(fathom_engine *engine,
+                                                         struct fathom_seq seq,
+                                                         struct fathom_seq *fork);
 
 // Keeps the first n_keep tokens. EINVAL if the sequence has fewer, or inside a step.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_seq_truncate(fathom_engine *engine,
@@ -196,6 +206,72 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_attend(fathom_engine *engine, st
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_step_end(fathom_engine *engine,
                                                          struct fathom_seq seq);
 FATHOM_API void fathom_step_cancel(fathom_engine *engine, struct fathom_seq seq);
+
+// What an engine holds and has done since it was opened. Times are of the calling thread's clock;
+// counts of keys and bytes are over layers, KV heads and steps of one token.
+struct fathom_kv_stats {
+    uint32_t struct_bytes;
+    uint64_t device_bytes; // rows held in the hot arena
+    uint64_t host_bytes;   // sealed rows, index and staging in RAM
+    uint64_t index_bytes;  // of these, index
+    uint64_t disk_bytes;   // held in the file
+    uint64_t disk_bytes_written;
+    uint64_t disk_bytes_read;
+    uint64_t n_segments;     // sealed, alive
+    uint64_t n_steps;        // decode steps of a layer: fathom_attend with one token
+    uint64_t n_steps_picked; // of these, with a selection
+    uint64_t tail_keys;      // keys read in sinks and tail
+    uint64_t sealed_keys;    // keys that lay in sealed segments
+    uint64_t picked_keys;    // of these, read
+    uint64_t scanned_keys;
+    uint64_t scanned_bytes;
+    uint64_t host_hits; // units of spilled segments found in RAM
+    uint64_t disk_reads;
+    uint64_t n_stalls;
+    uint64_t n_rounds; // of picking and attending; above n_steps: coverage asked for more
+    double select_s;
+    double attend_s;
+    double disk_wait_s;
+    double seal_s;
+    double merge_s;
+    double coverage_bound;    // mean over steps and query heads
+    double coverage_estimate; // likewise
+    uint64_t n_verified;      // steps compared with exact attention
+    double verified_coverage; // mean over them
+    double verified_error;    // mean over them of |o - o_exact| / |o_exact|
+};
+
+FATHOM_API void fathom_kv_stats_init(struct fathom_kv_stats *stats);
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_stats(const fathom_engine *engine,
+                                                             struct fathom_kv_stats *stats);
+
+// One line with the tiers and the selector as the engine runs them, for a log; it begins with
+// "dense:" where all rows stay in the hot arena. Valid until close.
+FATHOM_API const char *fathom_engine_plan(const fathom_engine *engine);
+
+// What goes through an engine, for those who want to look at it: rows of f32 as the cache sees
+// them, keys and queries after RoPE.
+enum fathom_tap_rows {
+    FATHOM_TAP_KEYS = 0,    // [n_tokens, n_kv_heads, d_k], of fathom_append
+    FATHOM_TAP_VALUES = 1,  // [n_tokens, n_kv_heads, d_v], likewise, after the keys
+    FATHOM_TAP_QUERIES = 2, // [n_tokens, n_heads, d_k], of fathom_attend
+};
+
+struct fathom_tap_args {
+    struct fathom_seq seq;
+    uint32_t layer;
+    uint32_t first_token; // place of the step's first token in the sequence
+    uint32_t n_tokens;    // of the step
+    int32_t kind;         // enum fathom_tap_rows
+    const float *rows;    // borrowed for the call
+};
+
+typedef void (*fathom_tap_fn)(const struct fathom_tap_args *args, void *user);
+
+// Lets `tap` see what is appended and asked from now on, on the thread of those calls; it must not
+// call into the engine. NULL ends that.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_tap(fathom_engine *engine, fathom_tap_fn tap,
+                                                           void *user);
 
 // Bytes of keys and values that one token takes in the tail, over all layers.
 FATHOM_API uint64_t fathom_engine_token_bytes(const fathom_engine *engine);

@@ -134,6 +134,7 @@ struct fathom_runner_params {
     int32_t kv_type;         // FATHOM_TYPE_F16 (default), BF16, F32
     struct fathom_rope rope; // default: the model's own; longrope's divisors, if NULL, are chosen
                              // by n_tokens_max
+    struct fathom_kv_params kv;
 };
 
 // Fills the defaults; rope is taken from the model, ready to be changed.

@@ -65,6 +65,8 @@ struct device_ops {
     void (*discard)(fathom_device *device, void *dev, size_t bytes);
     fathom_status (*upload)(fathom_device *device, void *dev, const void *host, size_t bytes);
     fathom_status (*download)(fathom_device *device, void *host, const void *dev, size_t bytes);
+    // Inside the device's memory; the ranges may overlap.
+    void (*move)(fathom_device *device, void *dev_to, const void *dev_from, size_t bytes);
     fathom_status (*sync)(fathom_device *device);
     fathom_status (*store_rows)(fathom_device *device, const struct store_rows_args *args);
     fathom_status (*attend_dense)(fathom_device *device, const struct dense_attend_args *args);

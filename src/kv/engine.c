@@ -14,74 +14,12 @@
 
 enum { ROWS_ALIGN_BYTES = 64 };
 
-void fathom_engine_params_init(struct fathom_engine_params *params)
-{
-    memset(params, 0, sizeof *params);
-    params->struct_bytes = sizeof *params;
-    params->n_step_max = 512;
-    params->n_seqs_max = 1;
-    params->kv_type = FATHOM_TYPE_F16;
-    params->rope.base = 10000.0f;
-    params->rope.factor = 1.0f;
-    params->rope.attn_factor = 1.0f;
-    params->rope.ext_factor = 1.0f;
-    params->rope.beta_fast = 32.0f;
-    params->rope.beta_slow = 1.0f;
-    params->kv.stage2_bits = 4;
-    params->kv.index_q8 = true;
-    params->kv.n_sink = 64;
-    params->kv.n_window = 512;
-    params->kv.n_segment = 1024;
-    params->kv.n_merged = 8192;
-    params->kv.budget_share = 0.02f;
-    params->kv.candidates = 4.0f;
-}
-
-static fathom_status check_range(const char *field, uint32_t value, uint32_t least, uint32_t most)
-{
-    if (value >= least && value <= most) return FATHOM_OK;
-    return status_set(FATHOM_EINVAL, "%s=%u: must be %u to %u", field, value, least, most);
-}
-
-static fathom_status check_params(const struct fathom_engine_params *p)
-{
-    if (p->struct_bytes != sizeof *p)
-        return status_set(FATHOM_EINVAL,
-                          "engine params: struct_bytes=%u: call "
-                          "fathom_engine_params_init first",
-                          p->struct_bytes);
-    FATHOM_TRY(check_range("n_layers", p->n_layers, 1, 4096));
-    FATHOM_TRY(check_range("n_heads", p->n_heads, 1, 65536));
-    FATHOM_TRY(check_range("n_kv_heads", p->n_kv_heads, 1, p->n_heads));
-    FATHOM_TRY(check_range("d_k", p->d_k, 1, 256));
-    FATHOM_TRY(check_range("d_v", p->d_v, 1, 256));
-    FATHOM_TRY(check_range("n_tokens_max", p->n_tokens_max, 1, 1u << 28));
-    FATHOM_TRY(check_range("n_step_max", p->n_step_max, 1, 1u << 20));
-    FATHOM_TRY(check_range("n_seqs_max", p->n_seqs_max, 1, 65536));
-    if (p->n_heads % p->n_kv_heads != 0)
-        return status_set(FATHOM_EINVAL, "n_kv_heads=%u: must divide n_heads=%u", p->n_kv_heads,
-                          p->n_heads);
-    FATHOM_TRY(check_range("n_heads / n_kv_heads", p->n_heads / p->n_kv_heads, 1, 256));
-    if (p->kv.mode != FATHOM_KV_AUTO && p->kv.mode != FATHOM_KV_DENSE)
-        return status_set(FATHOM_EUNSUPPORTED, "kv.mode=%d: this version has dense only",
-                          (int)p->kv.mode);
-    if (p->kv_type != FATHOM_TYPE_F16 && p->kv_type != FATHOM_TYPE_BF16 &&
-        p->kv_type != FATHOM_TYPE_F32)
-        return status_set(FATHOM_EINVAL, "kv_type=%d: must be F16, BF16 or F32", (int)p->kv_type);
-    if (!isfinite(p->scale) || p->scale < 0.0f)
-        return status_set(FATHOM_EINVAL, "scale=%g: must be above 0, or 0 for 1/sqrt(d_k)",
-                          (double)p->scale);
-    return FATHOM_OK;
-}
-
 static fathom_status size_slot(fathom_engine *engine)
 {
     const struct fathom_engine_params *p = &engine->params;
-    engine->k_row_bytes = dtype_row_bytes(p->kv_type, p->d_k);
-    engine->v_row_bytes = dtype_row_bytes(p->kv_type, p->d_v);
     const size_t n_strips = (size_t)p->n_layers * p->n_kv_heads;
     size_t n_rows;
-    if (!size_mul(n_strips, p->n_tokens_max, &n_rows) ||
+    if (!size_mul(n_strips, engine->n_tail_max, &n_rows) ||
         !size_mul(n_rows, engine->k_row_bytes + engine->v_row_bytes, &engine->slot_bytes) ||
         !size_add(engine->slot_bytes, ROWS_ALIGN_BYTES, &engine->slot_bytes))
         return status_set(FATHOM_ENOMEM,
@@ -99,11 +37,20 @@ static fathom_status open_rope(fathom_engine *engine)
     const size_t n_values = (size_t)engine->params.n_step_max * rope->n_rot;
     FATHOM_TRY(
         mem_new(n_pairs, sizeof *engine->frequencies, "rope frequencies", &engine->frequencies));
-    FATHOM_TRY(mem_new(n_values, sizeof *engine->cos_sin, "rope table", &engine->cos_sin));
-    engine->table_bytes = n_values * sizeof *engine->cos_sin;
+    engine->table_bytes = n_values * sizeof(float);
     rope_frequencies(rope, engine->frequencies, &engine->magnitude);
     rope->divisors = NULL; // folded into the frequencies
     return FATHOM_OK;
+}
+
+static fathom_status open_slot(const fathom_engine *engine, struct slot *slot)
+{
+    FATHOM_TRY(mem_new(engine->params.n_layers, 1, "sequence slot", &slot->appended));
+    if (engine->table_bytes > 0)
+        FATHOM_TRY(mem_new(1, engine->table_bytes, "rope table", &slot->cos_sin));
+    if (!engine->tiered) return FATHOM_OK;
+    FATHOM_TRY(mem_new(engine->n_sealed_max, sizeof *slot->sealed, "segments", &slot->sealed));
+    return mem_new(1, engine->sample_bytes, "query samples", &slot->samples);
 }
 
 fathom_status fathom_engine_open(fathom_device *device, const struct fathom_engine_params *params,
@@ -113,18 +60,22 @@ fathom_status fathom_engine_open(fathom_device *device, const struct fathom_engi
     fathom_status status;
     if (device == NULL || params == NULL || engine == NULL)
         return status_set(FATHOM_EINVAL, "fathom_engine_open: NULL argument");
-    FATHOM_TRY(check_params(params));
+    FATHOM_TRY(params_check(params));
     FATHOM_TRY(mem_new(1, sizeof *e, "engine", &e));
     e->device = device;
     e->params = *params;
     if (e->params.scale == 0.0f) e->params.scale = 1.0f / sqrtf((float)e->params.d_k);
     if (e->params.rope.n_rot == 0) e->params.rope.n_rot = e->params.d_k & ~1u;
     FATHOM_CHECK(rope_check(&e->params.rope, e->params.d_k), out);
+    e->group = e->params.n_heads / e->params.n_kv_heads;
+    e->k_row_bytes = dtype_row_bytes(e->params.kv_type, e->params.d_k);
+    e->v_row_bytes = dtype_row_bytes(e->params.kv_type, e->params.d_v);
+    FATHOM_CHECK(plan_open(e), out);
     FATHOM_CHECK(size_slot(e), out);
+    FATHOM_CHECK(open_rope(e), out);
     FATHOM_CHECK(mem_new(e->params.n_seqs_max, sizeof *e->slots, "sequence slots", &e->slots), out);
     for (uint32_t i = 0; i < e->params.n_seqs_max; i++)
-        FATHOM_CHECK(mem_new(e->params.n_layers, 1, "sequence slot", &e->slots[i].appended), out);
-    FATHOM_CHECK(open_rope(e), out);
+        FATHOM_CHECK(open_slot(e, &e->slots[i]), out);
     *engine = e;
     return FATHOM_OK;
 out:
@@ -137,13 +88,17 @@ void fathom_engine_close(fathom_engine **engine)
     if (engine == NULL || *engine == NULL) return;
     fathom_engine *e = *engine;
     for (uint32_t i = 0; e->slots != NULL && i < e->params.n_seqs_max; i++) {
-        mem_free(e->slots[i].appended);
-        e->device->ops->release(e->device, e->slots[i].dev_rows, e->slot_bytes);
-        e->device->ops->release(e->device, e->slots[i].dev_cos_sin, e->table_bytes);
+        struct slot *slot = &e->slots[i];
+        tail_close(e, slot);
+        mem_free(slot->appended);
+        mem_free(slot->cos_sin);
+        mem_free(slot->sealed);
+        mem_free(slot->samples);
     }
     mem_free(e->slots);
     mem_free(e->frequencies);
-    mem_free(e->cos_sin);
+    mem_free(e->tap_rows);
+    plan_close(e);
     mem_free(e);
     *engine = NULL;
 }

@@ -1,14 +1,12 @@
-// Sequences and their steps: the public calls that add rows and attend to them.
+// Sequences: their life, and what they have in common with one another.
 
-#include "src/kv/engine.h"
+#include "src/kv/seq.h"
 
 #include <string.h>
 
 #include "src/base/status.h"
-#include "src/kv/rope.h"
 
-static fathom_status find_slot(const fathom_engine *engine, struct fathom_seq seq,
-                               struct slot **slot)
+fathom_status seq_find(const fathom_engine *engine, struct fathom_seq seq, struct slot **slot)
 {
     if (engine == NULL) return status_set(FATHOM_EINVAL, "engine is NULL");
     if (seq.slot >= engine->params.n_seqs_max ||
@@ -20,19 +18,12 @@ static fathom_status find_slot(const fathom_engine *engine, struct fathom_seq se
     return FATHOM_OK;
 }
 
-// Memory of a slot, which keeps it from sequence to sequence.
-static fathom_status open_slot(const fathom_engine *engine, struct slot *slot)
+static fathom_status find_outside_step(const fathom_engine *engine, struct fathom_seq seq,
+                                       struct slot **slot)
 {
-    fathom_device *device = engine->device;
-    void *dev;
-    if (slot->dev_rows == NULL) {
-        FATHOM_TRY(device->ops->alloc(device, engine->slot_bytes, "keys and values", &dev));
-        slot->dev_rows = dev;
-    }
-    if (slot->dev_cos_sin == NULL && engine->frequencies != NULL) {
-        FATHOM_TRY(device->ops->alloc(device, engine->table_bytes, "rope table", &dev));
-        slot->dev_cos_sin = dev;
-    }
+    FATHOM_TRY(seq_find(engine, seq, slot));
+    if ((*slot)->step_tokens != 0)
+        return status_set(FATHOM_EINVAL, "a step is open: end or cancel it first");
     return FATHOM_OK;
 }
 
@@ -48,33 +39,128 @@ fathom_status fathom_seq_create(fathom_engine *engine, struct fathom_seq *seq)
                           "with a larger n_seqs_max",
                           i);
     struct slot *slot = &engine->slots[i];
-    FATHOM_TRY(open_slot(engine, slot));
+    FATHOM_TRY(tail_open(engine, slot));
     slot->generation++;
     slot->n_tokens = 0;
     slot->step_tokens = 0;
+    slot->sealed_end = engine->params.kv.n_sink;
+    slot->n_sealed = 0;
+    slot->n_samples = 0;
     seq->slot = i;
     seq->generation = slot->generation;
     return FATHOM_OK;
 }
 
+// Drops the sealed segments from `first` on.
+static void drop_sealed(fathom_engine *engine, struct slot *slot, uint32_t first)
+{
+    while (slot->n_sealed > first)
+        segment_drop(&engine->segments, slot->sealed[--slot->n_sealed].segment);
+}
+
 fathom_status fathom_seq_free(fathom_engine *engine, struct fathom_seq seq)
 {
     struct slot *slot;
-    FATHOM_TRY(find_slot(engine, seq, &slot));
+    FATHOM_TRY(seq_find(engine, seq, &slot));
+    seal_cancel(engine, slot);
+    drop_sealed(engine, slot, 0);
     engine->device->ops->discard(engine->device, slot->dev_rows, engine->slot_bytes);
     slot->generation++;
+    return FATHOM_OK;
+}
+
+static void copy_tail(fathom_engine *engine, struct slot *to, const struct slot *from)
+{
+    const struct device_ops *ops = engine->device->ops;
+    const uint32_t n_heads = engine->params.n_layers * engine->params.n_kv_heads;
+    const uint32_t n = tail_row(engine, from, from->n_tokens);
+    for (uint32_t head = 0; head < n_heads; head++) {
+        ops->move(engine->device, tail_keys(engine, to, head), tail_keys(engine, from, head),
+                  n * engine->k_row_bytes);
+        ops->move(engine->device, tail_values(engine, to, head), tail_values(engine, from, head),
+                  n * engine->v_row_bytes);
+    }
+}
+
+fathom_status fathom_seq_fork(fathom_engine *engine, struct fathom_seq seq, struct fathom_seq *fork)
+{
+    struct slot *from, *to;
+    struct fathom_seq made;
+    if (fork == NULL) return status_set(FATHOM_EINVAL, "fork is NULL");
+    FATHOM_TRY(find_outside_step(engine, seq, &from));
+    FATHOM_TRY(fathom_seq_create(engine, &made));
+    FATHOM_TRY(seq_find(engine, made, &to));
+    to->n_tokens = from->n_tokens;
+    to->sealed_end = from->sealed_end;
+    to->n_sealed = from->n_sealed;
+    for (uint32_t i = 0; i < from->n_sealed; i++) {
+        to->sealed[i] = from->sealed[i];
+        segment_hold(to->sealed[i].segment);
+    }
+    if (from->samples != NULL) {
+        to->n_samples = from->n_samples;
+        memcpy(to->samples, from->samples, engine->sample_bytes);
+    }
+    copy_tail(engine, to, from);
+    *fork = made;
+    return FATHOM_OK;
+}
+
+// Rows of a small segment go back to the tail, where they came from: so only merged segments are
+// ever capped.
+static fathom_status unseal(fathom_engine *engine, struct slot *slot, const struct sealed *sealed,
+                            uint32_t n_keep)
+{
+    fathom_device *device = engine->device;
+    const struct segments *segments = &engine->segments;
+    const struct segment *segment = sealed->segment;
+    const struct segment_class *class = segment_class(segments, segment);
+    const size_t k_bytes = class->k_row_bytes, v_bytes = class->v_row_bytes;
+    for (uint32_t head = 0; head < segments->n_heads; head++) {
+        const void *index = segment_index(segments, segment, head);
+        const uint8_t *rows = segment_rows(segments, segment, head);
+        const uint16_t *positions = engine->selector_ops->positions(index);
+        const uint32_t *begins = engine->selector_ops->unit_begins(index);
+        for (uint32_t row = 0, unit = 0; row < segment->n_rows; row++) {
+            while (row >= begins[unit + 1])
+                unit++;
+            if (sealed->begin + positions[row] >= n_keep) continue;
+            const uint32_t n = begins[unit + 1] - begins[unit], i = row - begins[unit];
+            const uint8_t *at = rows + begins[unit] * (k_bytes + v_bytes);
+            const size_t to = engine->params.kv.n_sink + positions[row];
+            FATHOM_TRY(device->ops->upload(device, tail_keys(engine, slot, head) + to * k_bytes,
+                                           at + i * k_bytes, k_bytes));
+            FATHOM_TRY(device->ops->upload(device, tail_values(engine, slot, head) + to * v_bytes,
+                                           at + n * k_bytes + i * v_bytes, v_bytes));
+        }
+    }
     return FATHOM_OK;
 }
 
 fathom_status fathom_seq_truncate(fathom_engine *engine, struct fathom_seq seq, uint32_t n_keep)
 {
     struct slot *slot;
-    FATHOM_TRY(find_slot(engine, seq, &slot));
-    if (slot->step_tokens != 0)
-        return status_set(FATHOM_EINVAL, "a step is open: end or cancel it before truncating");
+    FATHOM_TRY(find_outside_step(engine, seq, &slot));
     if (n_keep > slot->n_tokens)
         return status_set(FATHOM_EINVAL, "n_keep=%u: the sequence has %u tokens", n_keep,
                           slot->n_tokens);
+    if (n_keep < slot->sealed_end + engine->params.kv.n_segment) seal_cancel(engine, slot);
+    if (n_keep < slot->sealed_end && slot->n_sealed > 0) {
+        uint32_t i = slot->n_sealed;
+        while (i > 0 && slot->sealed[i - 1].begin >= n_keep)
+            i--;
+        uint32_t sealed_end = i > 0 ? n_keep : engine->params.kv.n_sink;
+        struct sealed *last = i > 0 ? &slot->sealed[i - 1] : NULL;
+        if (last != NULL && last->end > n_keep && last->segment->size == SEGMENT_SMALL) {
+            FATHOM_TRY(unseal(engine, slot, last, n_keep));
+            sealed_end = last->begin;
+            i--;
+        } else if (last != NULL && last->end > n_keep) {
+            last->end = n_keep;
+        }
+        drop_sealed(engine, slot, i);
+        slot->sealed_end = sealed_end;
+    }
     slot->n_tokens = n_keep;
     return FATHOM_OK;
 }
@@ -83,151 +169,7 @@ fathom_status fathom_seq_count(const fathom_engine *engine, struct fathom_seq se
                                uint32_t *n_tokens)
 {
     struct slot *slot;
-    FATHOM_TRY(find_slot(engine, seq, &slot));
+    FATHOM_TRY(seq_find(engine, seq, &slot));
     *n_tokens = slot->n_tokens;
     return FATHOM_OK;
-}
-
-// ---- Steps --------------------------------------------------------------------------------------
-
-fathom_status fathom_step_begin(fathom_engine *engine, struct fathom_seq seq, uint32_t n_tokens)
-{
-    struct slot *slot;
-    FATHOM_TRY(find_slot(engine, seq, &slot));
-    const struct fathom_engine_params *p = &engine->params;
-    if (slot->step_tokens != 0)
-        return status_set(FATHOM_EINVAL, "a step is open: end or cancel it first");
-    if (n_tokens == 0 || n_tokens > p->n_step_max)
-        return status_set(FATHOM_EINVAL, "a step of %u tokens: must be 1 to n_step_max=%u",
-                          n_tokens, p->n_step_max);
-    if (n_tokens > p->n_tokens_max - slot->n_tokens)
-        return status_set(FATHOM_EFULL,
-                          "%u tokens and %u more exceed the context of %u: enlarge it",
-                          slot->n_tokens, n_tokens, p->n_tokens_max);
-    if (engine->frequencies != NULL) {
-        rope_table(engine->frequencies, engine->magnitude, p->rope.n_rot, slot->n_tokens, n_tokens,
-                   engine->cos_sin);
-        FATHOM_TRY(engine->device->ops->upload(engine->device, slot->dev_cos_sin, engine->cos_sin,
-                                               (size_t)n_tokens * p->rope.n_rot *
-                                                   sizeof *engine->cos_sin));
-    }
-    memset(slot->appended, 0, p->n_layers * sizeof *slot->appended);
-    slot->n_appended = 0;
-    slot->step_tokens = n_tokens;
-    return FATHOM_OK;
-}
-
-// The slot with an open step, and a layer that exists.
-static fathom_status find_step(const fathom_engine *engine, struct fathom_seq seq, uint32_t layer,
-                               struct slot **slot)
-{
-    FATHOM_TRY(find_slot(engine, seq, slot));
-    if ((*slot)->step_tokens == 0)
-        return status_set(FATHOM_EINVAL, "no step is open: call fathom_step_begin first");
-    if (layer >= engine->params.n_layers)
-        return status_set(FATHOM_EINVAL, "layer=%u: the engine has %u", layer,
-                          engine->params.n_layers);
-    return FATHOM_OK;
-}
-
-static uint8_t *layer_keys(const fathom_engine *engine, const struct slot *slot, uint32_t layer)
-{
-    const struct fathom_engine_params *p = &engine->params;
-    return slot->dev_rows + (size_t)layer * p->n_kv_heads * p->n_tokens_max * engine->k_row_bytes;
-}
-
-static uint8_t *layer_values(const fathom_engine *engine, const struct slot *slot, uint32_t layer)
-{
-    const struct fathom_engine_params *p = &engine->params;
-    return layer_keys(engine, slot, p->n_layers) +
-           (size_t)layer * p->n_kv_heads * p->n_tokens_max * engine->v_row_bytes;
-}
-
-fathom_status fathom_append(fathom_engine *engine, struct fathom_seq seq, uint32_t layer,
-                            const float *k, const float *v)
-{
-    struct slot *slot;
-    FATHOM_TRY(find_step(engine, seq, layer, &slot));
-    const struct fathom_engine_params *p = &engine->params;
-    if (slot->appended[layer])
-        return status_set(FATHOM_EINVAL, "layer %u was appended to in this step", layer);
-    struct store_rows_args args = {
-        .dev_x = k,
-        .n_tokens = slot->step_tokens,
-        .n_heads = p->n_kv_heads,
-        .d = p->d_k,
-        .dev_cos_sin = slot->dev_cos_sin,
-        .n_rot = p->rope.n_rot,
-        .pairing = p->rope.pairing,
-        .type = p->kv_type,
-        .dev_rows = layer_keys(engine, slot, layer),
-        .head_stride_bytes = p->n_tokens_max * engine->k_row_bytes,
-        .row_bytes = engine->k_row_bytes,
-        .row = slot->n_tokens,
-    };
-    FATHOM_TRY(engine->device->ops->store_rows(engine->device, &args));
-    args.dev_x = v;
-    args.d = p->d_v;
-    args.dev_cos_sin = NULL;
-    args.dev_rows = layer_values(engine, slot, layer);
-    args.head_stride_bytes = p->n_tokens_max * engine->v_row_bytes;
-    args.row_bytes = engine->v_row_bytes;
-    FATHOM_TRY(engine->device->ops->store_rows(engine->device, &args));
-    slot->appended[layer] = true;
-    slot->n_appended++;
-    return FATHOM_OK;
-}
-
-fathom_status fathom_attend(fathom_engine *engine, struct fathom_seq seq, uint32_t layer,
-                            const float *q, float *out)
-{
-    struct slot *slot;
-    FATHOM_TRY(find_step(engine, seq, layer, &slot));
-    const struct fathom_engine_params *p = &engine->params;
-    if (!slot->appended[layer])
-        return status_set(FATHOM_EINVAL, "layer %u: append the step's keys before attending",
-                          layer);
-    const struct dense_attend_args args = {
-        .dev_q = q,
-        .n_tokens = slot->step_tokens,
-        .n_heads = p->n_heads,
-        .n_kv_heads = p->n_kv_heads,
-        .d_k = p->d_k,
-        .d_v = p->d_v,
-        .dev_cos_sin = slot->dev_cos_sin,
-        .n_rot = p->rope.n_rot,
-        .pairing = p->rope.pairing,
-        .kv_type = p->kv_type,
-        .dev_k = layer_keys(engine, slot, layer),
-        .k_head_stride_bytes = p->n_tokens_max * engine->k_row_bytes,
-        .k_row_bytes = engine->k_row_bytes,
-        .dev_v = layer_values(engine, slot, layer),
-        .v_head_stride_bytes = p->n_tokens_max * engine->v_row_bytes,
-        .v_row_bytes = engine->v_row_bytes,
-        .n_keys = slot->n_tokens + slot->step_tokens,
-        .n_window = p->n_window,
-        .scale = p->scale,
-        .dev_out = out,
-    };
-    return engine->device->ops->attend_dense(engine->device, &args);
-}
-
-fathom_status fathom_step_end(fathom_engine *engine, struct fathom_seq seq)
-{
-    struct slot *slot;
-    FATHOM_TRY(find_step(engine, seq, 0, &slot));
-    if (slot->n_appended != engine->params.n_layers)
-        return status_set(FATHOM_EINVAL,
-                          "%u of %u layers were appended to: append to the others, or "
-                          "cancel the step",
-                          slot->n_appended, engine->params.n_layers);
-    slot->n_tokens += slot->step_tokens;
-    slot->step_tokens = 0;
-    return FATHOM_OK;
-}
-
-void fathom_step_cancel(fathom_engine *engine, struct fathom_seq seq)
-{
-    struct slot *slot;
-    if (find_slot(engine, seq, &slot) == FATHOM_OK) slot->step_tokens = 0;
 }

@@ -1,11 +1,15 @@
 // The one file that names implementations: opens devices, hands out their operations.
 
+#include "src/kv/wire.h"
+
 #include "fathom/device.h"
 
 #include <string.h>
 
 #include "cpu/cpu_device.h"
 #include "gpu/gpu_device.h"
+#include "index/selectors.h"
+#include "io/disk_store.h"
 #include "io/topology.h"
 #include "src/base/log.h"
 #include "src/base/status.h"
@@ -78,4 +82,19 @@ const char *fathom_device_text(const fathom_device *device)
 const struct linear_ops *linear_of(fathom_device *device)
 {
     return device->linear;
+}
+
+const struct selector_ops *wire_selector_ops(void)
+{
+    return &selector_ops;
+}
+
+const struct store_ops *wire_store_ops(void)
+{
+    return &store_ops;
+}
+
+uint64_t wire_memory_bytes(void)
+{
+    return topology_memory_bytes();
 }

@@ -41,6 +41,7 @@ void fathom_runner_params_init(struct fathom_runner_params *params, const fathom
     params->n_seqs_max = 1;
     params->kv_type = FATHOM_TYPE_F16;
     params->rope = model->info.rope;
+    fathom_kv_params_init(&params->kv);
 }
 
 static fathom_status open_engine(struct fathom_runner *runner,
@@ -60,6 +61,7 @@ static fathom_status open_engine(struct fathom_runner *runner,
     engine.kv_type = params->kv_type;
     engine.scale = runner->model->attn_scale;
     engine.rope = params->rope;
+    engine.kv = params->kv;
     // LongRoPE's divisors depend on the context that the user asks for, not on the tokens so far.
     if (engine.rope.scaling == FATHOM_ROPE_SCALING_LONGROPE && engine.rope.divisors == NULL)
         engine.rope.divisors = engine.n_tokens_max > engine.rope.n_orig_tokens

@@ -1,0 +1,354 @@
+// The plan: whether KV is dense or tiered, and what each tier takes; opens the tiers.
+
+#include "src/kv/build.h"
+#include "src/kv/sealed.h"
+#include "src/kv/wire.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/dtype.h"
+#include "src/base/mem.h"
+#include "src/base/status.h"
+
+// ---- Sizes --------------------------------------------------------------------------------------
+
+// What the tiers come to, in bytes and places, before anything is opened.
+struct sizes {
+    uint32_t n_small;       // small segments, of all sequences
+    uint32_t n_merged;      // merged ones
+    uint32_t n_merged_ram;  // of these, whose rows fit into RAM
+    uint64_t small_bytes;   // rows and indexes of small segments
+    uint64_t index_bytes;   // indexes of merged ones
+    uint64_t working_bytes; // scratch, partials, tables
+    uint64_t fetch_bytes;   // buffer for units from disk
+};
+
+static uint64_t tail_token_bytes(const fathom_engine *engine)
+{
+    return (uint64_t)engine->params.n_layers * engine->params.n_kv_heads *
+           (engine->k_row_bytes + engine->v_row_bytes);
+}
+
+static void size_class(fathom_engine *engine, enum segment_size size, uint32_t n_rows,
+                       uint32_t bits)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    struct segment_class *class = &engine->segments.classes[size];
+    class->n_rows_max = n_rows;
+    class->format = (struct kv_format){bits, p->kv_type, p->d_k, p->d_v};
+    class->k_row_bytes = kv_k_row_bytes(&class->format);
+    class->v_row_bytes = kv_v_row_bytes(&class->format);
+    class->head_bytes =
+        size_round(n_rows * (class->k_row_bytes + class->v_row_bytes), STORE_PAGE_BYTES);
+    class->index_bytes =
+        size_round(engine->selector_ops->index_bytes(engine->selector, n_rows), MEM_ALIGN_BYTES);
+    class->index_head_bytes =
+        class->index_bytes +
+        (bits == 0 ? 0 : size_round(2 * p->d_k * sizeof(float), MEM_ALIGN_BYTES));
+}
+
+static fathom_status open_selector(fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const struct fathom_kv_params *kv = &p->kv;
+    const struct selector_params params = {
+        .kind = kv->selector,
+        .d_k = p->d_k,
+        .d_v = p->d_v,
+        .n_kv_heads = p->n_kv_heads,
+        .group = engine->group,
+        .scale = p->scale,
+        .unit_tokens = kv->n_unit,
+        .index_q8 = kv->index_q8,
+        .rank_by = kv->rank_by,
+        .stage2_bits = (uint32_t)kv->stage2_bits,
+        .stage2_in_rows = false,
+        .estimate = kv->estimate,
+        .reduce_sum = kv->reduce_sum,
+        .candidates = kv->candidates,
+        .threshold = kv->threshold,
+        .n_segments_max = engine->n_sealed_max,
+        .segment_tokens_max = kv->n_merged,
+        .n_rows_max = p->n_tokens_max,
+        .kernels = engine->device->kernels,
+        .pool = engine->device->pool,
+    };
+    FATHOM_TRY(engine->selector_ops->open(&params, &engine->selector));
+    return engine->selector_ops->search_open(engine->selector, &engine->search);
+}
+
+static uint64_t working_bytes(const fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint64_t n_threads = pool_count(engine->device->pool);
+    return n_threads * (build_scratch_bytes(engine) + ATTEND_SCRATCH_BYTES +
+                        RUNS_MAX * sizeof(struct kv_run)) +
+           engine->n_part_values * sizeof(float) +
+           (uint64_t)p->n_step_max * p->n_heads * p->d_k * sizeof(float) +
+           p->n_seqs_max * engine->sample_bytes;
+}
+
+static uint64_t all_rows_bytes(const fathom_engine *engine, enum segment_size size)
+{
+    const struct segment_class *class = &engine->segments.classes[size];
+    return (uint64_t)engine->segments.n_heads * class->head_bytes;
+}
+
+static uint64_t all_index_bytes(const fathom_engine *engine, enum segment_size size)
+{
+    const struct segment_class *class = &engine->segments.classes[size];
+    return (uint64_t)engine->segments.n_heads * class->index_head_bytes;
+}
+
+static void count_segments(const fathom_engine *engine, struct sizes *sizes)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint32_t ratio = p->kv.n_merged / p->kv.n_segment;
+    const uint32_t n_whole = p->n_tokens_max / p->kv.n_merged;
+    // Merging begins with the last of `ratio` small ones and ends before half as many more are
+    // there; a forced merge waits for none. Truncation may leave capped merged ones behind.
+    sizes->n_small = p->n_seqs_max * (2 * ratio + 2);
+    sizes->n_merged = p->n_seqs_max * (n_whole + 3);
+}
+
+static fathom_status fit_ram(const fathom_engine *engine, struct sizes *s)
+{
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    const uint64_t merged_bytes = all_rows_bytes(engine, SEGMENT_MERGED);
+    s->small_bytes = s->n_small * (all_rows_bytes(engine, SEGMENT_SMALL) +
+                                   all_index_bytes(engine, SEGMENT_SMALL));
+    s->index_bytes = s->n_merged * all_index_bytes(engine, SEGMENT_MERGED);
+    s->working_bytes = working_bytes(engine);
+    s->n_merged_ram = s->n_merged;
+    if (kv->host_bytes == 0) {
+        s->fetch_bytes = kv->disk_bytes > 0 ? 1ull << 30 : 0;
+        return FATHOM_OK;
+    }
+    const uint64_t fixed = s->small_bytes + s->index_bytes + s->working_bytes;
+    const uint64_t least_merged = kv->disk_bytes > 0 ? 2 : s->n_merged;
+    s->fetch_bytes = kv->disk_bytes > 0 ? kv->host_bytes / 8 : 0;
+    const uint64_t least =
+        fixed + least_merged * merged_bytes + s->fetch_bytes + fetch_table_bytes(s->fetch_bytes);
+    if (least > kv->host_bytes)
+        return status_set(FATHOM_ENOMEM,
+                          "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed, of them %.2f "
+                          "for the index; "
+                          "raise it%s, or shorten the context",
+                          (double)kv->host_bytes / (1 << 30), (double)least / (1 << 30),
+                          (double)s->index_bytes / (1 << 30),
+                          kv->disk_bytes > 0
+                              ? ""
+                              : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)");
+    const uint64_t fit = least_merged + (kv->host_bytes - least) / merged_bytes;
+    if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
+    return FATHOM_OK;
+}
+
+// ---- Opening ------------------------------------------------------------------------------------
+
+static fathom_status open_store(fathom_engine *engine, const struct sizes *sizes)
+{
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    struct segments *segments = &engine->segments;
+    const uint64_t n_wants = (uint64_t)engine->params.n_kv_heads * engine->params.n_tokens_max;
+    if (kv->disk_bytes == 0) return FATHOM_OK;
+    FATHOM_TRY(fetch_open(&engine->fetch, sizes->fetch_bytes, (uint32_t)n_wants));
+    FATHOM_TRY(mem_new((size_t)segments->n_all * segments->n_heads, sizeof *segments->extents,
+                       "extents", &segments->extents));
+    const struct store_params params = {
+        .dir = kv->disk_path,
+        .bytes_max = kv->disk_bytes,
+        .day_bytes_max = kv->disk_day_bytes,
+        .buffer = engine->fetch.buffer,
+        .buffer_bytes = (size_t)engine->fetch.n_pages * STORE_PAGE_BYTES,
+        .log = engine->device->log,
+    };
+    segments->store_ops = wire_store_ops();
+    return segments->store_ops->open(&params, &segments->store);
+}
+
+static fathom_status open_segments(fathom_engine *engine, const struct sizes *sizes)
+{
+    struct segments *segments = &engine->segments;
+    const uint32_t n_places[SEGMENT_SIZES] = {sizes->n_small, sizes->n_merged};
+    const uint32_t n_in_ram[SEGMENT_SIZES] = {sizes->n_small, sizes->n_merged_ram};
+    for (int i = 0; i < SEGMENT_SIZES; i++) {
+        struct segment_class *class = &segments->classes[i];
+        FATHOM_TRY(slab_open(&class->rows, segments->n_heads * class->head_bytes, n_in_ram[i],
+                             "sealed rows"));
+        FATHOM_TRY(slab_open(&class->indexes, segments->n_heads * class->index_head_bytes,
+                             n_places[i], "index"));
+    }
+    segments->n_all = sizes->n_small + sizes->n_merged;
+    return mem_new(segments->n_all, sizeof *segments->all, "segments", &segments->all);
+}
+
+static fathom_status open_workers(fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint32_t n_threads = pool_count(engine->device->pool);
+    FATHOM_TRY(mem_new(n_threads, sizeof *engine->workers, "workers", &engine->workers));
+    for (uint32_t i = 0; i < n_threads; i++) {
+        struct worker *w = &engine->workers[i];
+        FATHOM_TRY(mem_new(1, build_scratch_bytes(engine), "scratch of sealing", &w->build));
+        FATHOM_TRY(mem_new(1, ATTEND_SCRATCH_BYTES, "scratch of attention", &w->attend));
+        FATHOM_TRY(mem_new(RUNS_MAX, sizeof *w->runs, "runs", &w->runs));
+    }
+    FATHOM_TRY(mem_new((size_t)p->n_kv_heads * engine->n_sealed_max, sizeof *engine->views, "views",
+                       &engine->views));
+    FATHOM_TRY(
+        mem_new(p->n_kv_heads, sizeof *engine->selections, "selections", &engine->selections));
+    FATHOM_TRY(mem_new(p->n_kv_heads, sizeof *engine->budgets, "budgets", &engine->budgets));
+    if (p->kv.head_budgets != NULL) {
+        const size_t bytes = engine->segments.n_heads * sizeof *engine->head_budgets;
+        FATHOM_TRY(mem_new(1, bytes, "head budgets", &engine->head_budgets));
+        memcpy(engine->head_budgets, p->kv.head_budgets, bytes);
+        engine->params.kv.head_budgets = NULL;
+    }
+    FATHOM_TRY(mem_new((size_t)p->n_step_max * p->n_heads, p->d_k * sizeof(float),
+                       "rotated queries", &engine->rotated));
+    FATHOM_TRY(mem_new(p->n_heads, p->d_k * sizeof(float), "mean query", &engine->mean));
+    FATHOM_TRY(
+        mem_new(p->n_heads, (p->d_v + 1) * sizeof(float), "output to verify", &engine->verified));
+    return mem_new(engine->n_part_values, sizeof(float), "partials", &engine->parts);
+}
+
+// Tokens that the hot arena holds; the tail of a tiered engine must fit into it.
+static fathom_status size_tail(fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const struct fathom_kv_params *kv = &p->kv;
+    const uint64_t device_bytes =
+        kv->device_bytes > 0 ? kv->device_bytes : wire_memory_bytes() / 5 * 3;
+    const uint64_t n_fit = device_bytes / p->n_seqs_max / tail_token_bytes(engine);
+    const bool fits = n_fit >= p->n_tokens_max;
+    engine->tiered = kv->mode != FATHOM_KV_DENSE && !(kv->mode == FATHOM_KV_AUTO && fits) &&
+                     !(kv->mode == FATHOM_KV_AUTO && p->n_window != 0);
+    engine->picks = kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO;
+    engine->n_tail_max = p->n_tokens_max;
+    // While a segment is sealed its rows stay, and two steps come in.
+    const uint64_t n_least =
+        (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment + 2 * p->n_step_max;
+    const uint64_t n_needed = engine->tiered ? n_least : p->n_tokens_max;
+    if (kv->device_bytes > 0 && n_needed > n_fit && n_fit < p->n_tokens_max)
+        return status_set(FATHOM_ENOMEM,
+                          "kv.device_bytes (--kv-vram) of %.2f GiB holds %llu tokens: %llu are "
+                          "needed; raise it%s",
+                          (double)kv->device_bytes / (1 << 30), (unsigned long long)n_fit,
+                          (unsigned long long)n_needed,
+                          engine->tiered ? ", or make the window, segments or batch smaller"
+                                         : ", or choose another kv.mode (--kv-mode)");
+    if (!engine->tiered) return FATHOM_OK;
+    uint64_t n_tail = n_least;
+    if (kv->mode == FATHOM_KV_AUTO) {
+        n_tail = n_fit;
+        engine->n_hot_max = (uint32_t)(n_fit - (n_least - kv->n_sink - kv->n_window));
+    }
+    if (n_tail < p->n_tokens_max) engine->n_tail_max = (uint32_t)n_tail;
+    return FATHOM_OK;
+}
+
+static const char *selector_name(int32_t selector)
+{
+    static const char *const names[] = {"cluster", "chunk", "block", "flat"};
+    return names[selector];
+}
+
+static void write_plan(fathom_engine *engine, const struct sizes *sizes)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const struct fathom_kv_params *kv = &p->kv;
+    const double gib = 1 << 30;
+    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], disk[64] = "no disk";
+    if (!engine->tiered) {
+        snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
+                 (double)tail_token_bytes(engine) * p->n_tokens_max / gib);
+        return;
+    }
+    if (kv->codec != 0) snprintf(codec, sizeof codec, "q%d", (int)kv->codec);
+    if (kv->budget_tokens > 0)
+        snprintf(budget, sizeof budget, "%llu tokens", (unsigned long long)kv->budget_tokens);
+    else
+        snprintf(budget, sizeof budget, "%g %%", (double)kv->budget_share * 100.0);
+    if (engine->picks)
+        snprintf(picks, sizeof picks, "%s picks %s", selector_name(kv->selector), budget);
+    if (kv->disk_bytes > 0)
+        snprintf(disk, sizeof disk, "%u of %u segments fit RAM, the others: %s",
+                 sizes->n_merged_ram, sizes->n_merged,
+                 engine->segments.store_ops->text(engine->segments.store));
+    snprintf(engine->plan, sizeof engine->plan,
+             "%s: %u sinks, window %u, segments of %u and %u; %s; rows %s, %.2f GiB in RAM, index "
+             "%.2f GiB; %s",
+             engine->n_hot_max > 0 ? "dense, then tiered"
+             : engine->picks       ? "sparse"
+                                   : "stream",
+             kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks, codec,
+             (double)(sizes->n_merged_ram * all_rows_bytes(engine, SEGMENT_MERGED)) / gib,
+             (double)sizes->index_bytes / gib, disk);
+}
+
+fathom_status plan_open(fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    struct sizes sizes = {0};
+    FATHOM_TRY(size_tail(engine));
+    if (!engine->tiered) {
+        write_plan(engine, &sizes);
+        return FATHOM_OK;
+    }
+    count_segments(engine, &sizes);
+    engine->n_sealed_max = p->n_tokens_max / p->kv.n_merged + 3 + sizes.n_small;
+    engine->segments.n_heads = p->n_layers * p->n_kv_heads;
+    engine->sample_bytes = (size_t)p->n_layers * SAMPLES * p->n_heads * p->d_k * sizeof(float);
+    engine->n_part_values = sealed_part_values(engine);
+    engine->selector_ops = wire_selector_ops();
+    FATHOM_TRY(open_selector(engine));
+    size_class(engine, SEGMENT_SMALL, p->kv.n_segment, 0);
+    size_class(engine, SEGMENT_MERGED, p->kv.n_merged, (uint32_t)p->kv.codec);
+    FATHOM_TRY(fit_ram(engine, &sizes));
+    FATHOM_TRY(open_segments(engine, &sizes));
+    FATHOM_TRY(open_store(engine, &sizes));
+    FATHOM_TRY(open_workers(engine));
+    engine->working_bytes = sizes.working_bytes + sizes.fetch_bytes;
+    write_plan(engine, &sizes);
+    log_write(&engine->device->log, FATHOM_LOG_INFO, "kv: %s", engine->plan);
+    return FATHOM_OK;
+}
+
+static void close_workers(fathom_engine *engine)
+{
+    for (uint32_t i = 0; engine->workers != NULL && i < pool_count(engine->device->pool); i++) {
+        mem_free(engine->workers[i].build);
+        mem_free(engine->workers[i].attend);
+        mem_free(engine->workers[i].runs);
+    }
+    mem_free(engine->workers);
+    mem_free(engine->views);
+    mem_free(engine->selections);
+    mem_free(engine->budgets);
+    mem_free(engine->head_budgets);
+    mem_free(engine->rotated);
+    mem_free(engine->mean);
+    mem_free(engine->verified);
+    mem_free(engine->parts);
+}
+
+void plan_close(fathom_engine *engine)
+{
+    struct segments *segments = &engine->segments;
+    if (!engine->tiered) return;
+    close_workers(engine);
+    if (segments->store != NULL) segments->store_ops->close(&segments->store);
+    fetch_close(&engine->fetch);
+    for (int i = 0; i < SEGMENT_SIZES; i++) {
+        slab_close(&segments->classes[i].rows);
+        slab_close(&segments->classes[i].indexes);
+    }
+    mem_free(segments->all);
+    mem_free(segments->extents);
+    if (engine->selector_ops == NULL) return;
+    engine->selector_ops->search_close(&engine->search);
+    engine->selector_ops->close(&engine->selector);
+}
