@@ -20,10 +20,14 @@ void matmul_ref_fill(struct kernel_table *table);
 void score_ref_fill(struct kernel_table *table);
 void vector_ref_fill(struct kernel_table *table);
 void attend_avx2_fill(struct kernel_table *table);
+void attend_runs_avx2_fill(struct kernel_table *table);
+void kv_codec_avx2_fill(struct kernel_table *table);
 void matmul_avx2_fill(struct kernel_table *table);
 void score_avx2_fill(struct kernel_table *table);
 void vector_avx2_fill(struct kernel_table *table);
 void attend_avx512_fill(struct kernel_table *table);
+void attend_runs_avx512_fill(struct kernel_table *table);
+void kv_codec_avx512_fill(struct kernel_table *table);
 void matmul_avx512_fill(struct kernel_table *table); // float weights
 void matmul_vnni_fill(struct kernel_table *table);   // quantised weights
 void matmul_bf16_fill(struct kernel_table *table);   // bf16 weights

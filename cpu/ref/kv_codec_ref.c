@@ -76,8 +76,8 @@ static void k_range_ref(uint32_t bits, const float *x, size_t n_rows, uint32_t d
             min = fminf(min, x[row * d + c]);
             max = fmaxf(max, x[row * d + c]);
         }
-        k_min[c] = min + 0.0f; // never -0, whose place among zeros is nobody's business
-        k_step[c] = (max - min) / top_code(bits);
+        k_min[c] = min + 0.0f; // no -0: which zero is the least depends on the order
+        k_step[c] = (max - k_min[c] + 0.0f) / top_code(bits);
     }
 }
 
@@ -130,7 +130,8 @@ static void v_encode_ref(uint32_t bits, const float *x, uint32_t d, void *row)
         }
         uint16_t halves[2] = {0, half_below(min + 0.0f)};
         min = half_to_float(halves[1]);
-        halves[0] = half_above(fmaxf(fminf(max, half_max) - min, 0) / top_code(bits));
+        float range = fmaxf(fminf(max, half_max) - min, 0) + 0.0f;
+        halves[0] = half_above(range / top_code(bits));
         memcpy((char *)row + begin / KV_GROUP * sizeof halves, halves, sizeof halves);
         for (uint32_t c = begin; c < end; c++)
             put_code(bits, codes, c, x[c], min, half_to_float(halves[0]));

@@ -39,12 +39,16 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     score_avx2_fill(table);
     vector_avx2_fill(table);
     attend_avx2_fill(table);
+    attend_runs_avx2_fill(table);
+    kv_codec_avx2_fill(table);
     if ((isa & FATHOM_ISA_AVX512) == 0) return;
     table->name = "avx512";
     matmul_avx512_fill(table);
     score_avx512_fill(table);
     vector_avx512_fill(table);
     attend_avx512_fill(table);
+    attend_runs_avx512_fill(table);
+    kv_codec_avx512_fill(table);
     if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
         table->name = "avx512-vnni";
         matmul_vnni_fill(table);

@@ -1,5 +1,5 @@
 // Attention over runs of sealed rows against sums in double (k_runs_problem.c), and the codes of
-// rows (k_runs_codec.c), for each rung of the ladder.
+// rows (k_runs_codec.c), for each rung of the ladder; with --bench, their speed (k_runs_bench.c).
 
 #include "tests/kernels/k_runs.h"
 
@@ -268,8 +268,9 @@ static void test_deterministic(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) return runs_bench();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_code_layout),   cmocka_unit_test(test_code_round_trip),
         cmocka_unit_test(test_code_exact),    cmocka_unit_test(test_code_edges),

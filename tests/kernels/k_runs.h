@@ -1,5 +1,5 @@
 // What the check of attention over runs shares between its files: a problem, its truth, the tests
-// of the codes.
+// of the codes, the bench.
 
 #ifndef FATHOM_TESTS_KERNELS_K_RUNS_H
 #define FATHOM_TESTS_KERNELS_K_RUNS_H
@@ -50,6 +50,9 @@ uint32_t runs_code(uint32_t bits, const char *codes, uint32_t c);
 void runs_v_scale(const char *row, uint32_t group, double *step, double *min);
 
 bool runs_variant(int variant, struct kernel_table *table); // false: the machine has it not
+
+// Prints tables of speed. The result is main's.
+int runs_bench(void);
 
 // Tests of the codes.
 void test_code_layout(void **state);

@@ -2,9 +2,9 @@
 // from the contract's formulas, and how far off a kernel may be.
 //
 // Bounds. u = 2^-24. Write a row's scores s_j, their weights in the result p_j = exp(s_j - lse).
-// - A score is a dot product, summed by lanes over parts of at least 2, with min and step taken
-//   into the query or not: its error is at most d_j = (d_k / 2 + 9) u scale sum_i |q_i| k_size_ji,
-//   where k_size is |min| + |step code| for codes, else |k|.
+// - A score is a dot product, summed in any order, with scale, min and step taken into the query or
+//   not: its error is at most d_j = (d_k + 8) u scale sum_i |q_i| k_size_ji, where k_size is |min|
+//   + |step code| for codes, else |k|.
 // - Its weight exp(s_j - m): the subtraction and the factors for a growing m err by u (m - s_j)
 //   in all, since their steps add up, and by u 4 more because m may lie 4 below the greatest score;
 //   each of at most n_blocks + 1 exponentials errs by 2 u and its product by u. So
@@ -263,7 +263,7 @@ static double score_row(const struct runs_problem *p, const float *q, uint32_t j
         dot += q[i] * p->k_wide[(size_t)j * d + i];
         size += fabs(q[i]) * p->k_size[(size_t)j * d + i];
     }
-    *error = (d / 2 + 9) * u * fabs(p->args.scale) * size;
+    *error = (d + 8) * u * fabs(p->args.scale) * size;
     return p->args.scale * dot;
 }
 

@@ -1,0 +1,281 @@
+// Attention over runs of sealed rows, for whichever instruction set includes it.
+//
+// Online softmax as in attend_body.h, but the rows of K and V lie in many short runs and may be
+// packed in codes. So BLOCK_KEYS rows are gathered at a time, from as many runs as it takes; their
+// keys are widened to f32 and turned, [channel][key], in first-level cache, where all query rows
+// use them: scores need no sums across lanes then. Values are read in place where they are plain,
+// and widened first where they are codes. Meanwhile the rows of the next block are fetched, since
+// the hardware cannot guess where they are.
+//
+// K in codes: <q, k> = sum_c (q[c] step[c]) code[c] + <q, min>; step and min go into the query
+// once.
+//
+// Deterministic: blocks are counted from the first row of the first run, whatever the runs are, and
+// the arithmetic of a query row does not depend on which rows it goes with.
+
+#ifndef FATHOM_CPU_X86_ATTEND_RUNS_BODY_H
+#define FATHOM_CPU_X86_ATTEND_RUNS_BODY_H
+
+#include "cpu/x86/attend_runs_rows.h"
+
+#include <float.h>
+#include <math.h>
+
+static const float BASE_SLACK = 4; // exp(4): far from overflow, and few roundings of s - base
+
+// The query rows of a tile and what they keep between blocks; lies in the scratch memory.
+struct runs_tile {
+    struct wide_rows wide;
+    float q[TILE_ROWS][D_MAX]; // times scale, and K's steps
+    float o[TILE_ROWS][D_MAX]; // weighted sums of values, relative to exp(base)
+    vec sum[TILE_ROWS];        // of weights, likewise, by lanes
+    float base[TILE_ROWS];     // a score that none exceeds by more than BASE_SLACK
+    float bias[TILE_ROWS];     // <q, K's min>
+    float weights[ROWS][BLOCK_KEYS];
+};
+static_assert(sizeof(struct runs_tile) <= ATTEND_SCRATCH_BYTES, "scratch is too small");
+
+// The query rows from `first` on that go together, over a block.
+struct runs_step {
+    const struct attend_runs_args *args;
+    struct runs_tile *tile;
+    uint32_t first;
+    const struct row_block *block;
+    const char *const *v;         // the block's rows of V, plain
+    const struct row_block *next; // to be fetched meanwhile, or NULL
+};
+
+// weights = scores of all keys of the block.
+SIMD_INLINE void score_block(int n_rows, const struct runs_step *s)
+{
+    struct runs_tile *tile = s->tile;
+    const uint32_t d = s->args->format.d_k;
+    for (uint32_t key = 0; key < BLOCK_KEYS; key += 2 * VEC_LANES) {
+        vec sums[ROWS][2];
+#pragma GCC unroll 4
+        for (int row = 0; row < n_rows; row++)
+            sums[row][0] = sums[row][1] = vec_set1(tile->bias[s->first + (uint32_t)row]);
+        for (uint32_t c = 0; c < d; c++) {
+            vec k0 = vec_load(tile->wide.k[c] + key),
+                k1 = vec_load(tile->wide.k[c] + key + VEC_LANES);
+#pragma GCC unroll 4
+            for (int row = 0; row < n_rows; row++) {
+                vec q = vec_set1(tile->q[s->first + (uint32_t)row][c]);
+                sums[row][0] = vec_fma(q, k0, sums[row][0]);
+                sums[row][1] = vec_fma(q, k1, sums[row][1]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int row = 0; row < n_rows; row++) {
+            vec_store(tile->weights[row] + key, sums[row][0]);
+            vec_store(tile->weights[row] + key + VEC_LANES, sums[row][1]);
+        }
+    }
+}
+
+// Makes the greatest score of the block the base of a row.
+static void raise_base(struct runs_tile *tile, uint32_t row, const float *scores, uint32_t d_v)
+{
+    vec max = vec_set1(-INFINITY);
+    for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES)
+        max = vec_max(vec_load(scores + key), max); // leaves NaN out
+    float base = vec_hmax(max);
+    vec factor = vec_exp(vec_set1(tile->base[row] - base));
+    for (uint32_t c = 0; c < d_v; c += VEC_LANES)
+        vec_store(tile->o[row] + c, vec_mul(factor, vec_load(tile->o[row] + c)));
+    tile->sum[row] = vec_mul(factor, tile->sum[row]);
+    tile->base[row] = base;
+}
+
+// Turns scores into weights relative to the base of their row. While the base stays, which the
+// processor guesses rightly, weights need not wait for the maximum of the block. NaN goes on as a
+// weight; it never becomes the base.
+SIMD_INLINE void weigh_block(int n_rows, const struct runs_step *s)
+{
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++) {
+        struct runs_tile *tile = s->tile;
+        const uint32_t at = s->first + (uint32_t)row;
+        float *scores = tile->weights[row];
+        for (uint32_t key = s->block->n_keys; key < BLOCK_KEYS; key++)
+            scores[key] = -INFINITY;
+        vec max = vec_set1(-INFINITY);
+#pragma GCC unroll 4
+        for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES)
+            max = vec_max(vec_load(scores + key), max);
+        if (vec_any_above(max, vec_set1(tile->base[at] + BASE_SLACK)))
+            raise_base(tile, at, scores, s->args->format.d_v);
+        vec base = vec_set1(tile->base[at]), sum = tile->sum[at];
+#pragma GCC unroll 4
+        for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES) {
+            vec weights = vec_exp(vec_sub(vec_load(scores + key), base));
+            vec_store(scores + key, weights);
+            sum = vec_add(sum, weights);
+        }
+        tile->sum[at] = sum;
+    }
+}
+
+// o[row][c ...] += sum_j weight[row, j] * v[j][c ...], for n_vecs vectors of columns, the last with
+// n values. The block is summed up first and then added: its rounding errors do not grow with the
+// number of keys.
+SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struct runs_step *s,
+                               uint32_t c, size_t n)
+{
+    const size_t step_bytes = VEC_LANES * plain_bytes(type);
+    struct runs_tile *tile = s->tile;
+    vec sums[ROWS][4];
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++)
+#pragma GCC unroll 4
+        for (int i = 0; i < n_vecs; i++)
+            sums[row][i] = vec_zero();
+    for (uint32_t key = 0; key < s->block->n_keys; key++) {
+        if (c == 0 && s->next != NULL) fetch_in_blend(s->next, key);
+        const char *v = s->v[key] + c * plain_bytes(type);
+        vec values[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < n_vecs; i++)
+            values[i] = vec_load_type_n(type, v + i * step_bytes, i < n_vecs - 1 ? VEC_LANES : n);
+#pragma GCC unroll 4
+        for (int row = 0; row < n_rows; row++) {
+            vec weight = vec_set1(tile->weights[row][key]);
+#pragma GCC unroll 4
+            for (int i = 0; i < n_vecs; i++)
+                sums[row][i] = vec_fma(weight, values[i], sums[row][i]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++)
+#pragma GCC unroll 4
+        for (int i = 0; i < n_vecs; i++) {
+            float *o = tile->o[s->first + (uint32_t)row] + c + i * VEC_LANES;
+            vec_store(o, vec_add(vec_load(o), sums[row][i]));
+        }
+}
+
+SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct runs_step *s)
+{
+    enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
+    const uint32_t d = s->args->format.d_v;
+    score_block(n_rows, s);
+    weigh_block(n_rows, s);
+    uint32_t c = 0;
+    for (; c + VECS * VEC_LANES <= d; c += VECS * VEC_LANES)
+        blend_columns(type, n_rows, VECS, s, c, VEC_LANES);
+    for (; c + VEC_LANES <= d; c += VEC_LANES)
+        blend_columns(type, n_rows, 1, s, c, VEC_LANES);
+    if (c < d) blend_columns(type, n_rows, 1, s, c, d - c);
+}
+
+// All rows of the tile over one block.
+SIMD_INLINE void attend_block(uint32_t bits, int32_t type, struct runs_step *s, uint32_t n_rows)
+{
+    struct runs_tile *tile = s->tile;
+    const struct kv_format *f = &s->args->format;
+    const struct row_block *next = s->next;
+    const char *wide_v[BLOCK_KEYS];
+    if (bits == 0) {
+        widen_keys(type, s->block, next, f->d_k, &tile->wide);
+        s->v = s->block->v;
+    } else {
+        decode_keys(bits, s->block, next, f->d_k, &tile->wide);
+        decode_values(bits, s->block, f->d_v, &tile->wide, wide_v);
+        s->v = wide_v;
+    }
+    for (s->first = 0; s->first < n_rows; s->next = NULL) {
+        uint32_t left = n_rows - s->first;
+        if (left >= 4)
+            attend_rows(type, 4, s), s->first += 4;
+        else if (left >= 2)
+            attend_rows(type, 2, s), s->first += 2;
+        else
+            attend_rows(type, 1, s), s->first += 1;
+    }
+}
+
+// The query of a row, ready for K as it is stored, and the partial that there is already.
+static void open_row(const struct attend_runs_args *a, struct runs_tile *tile, uint32_t row,
+                     const float *q, const float *o, float lse)
+{
+    const uint32_t d_k = a->format.d_k, d_v = a->format.d_v;
+    vec scale = vec_set1(a->scale), bias = vec_zero();
+    for (uint32_t c = 0; c < d_k; c += VEC_LANES) {
+        vec scaled = vec_mul(scale, vec_load_n(q + c, d_k - c));
+        if (a->format.bits != 0) {
+            bias = vec_fma(scaled, vec_load_n(a->k_min + c, d_k - c), bias);
+            scaled = vec_mul(scaled, vec_load_n(a->k_step + c, d_k - c));
+        }
+        vec_store(tile->q[row] + c, scaled);
+    }
+    tile->bias[row] = vec_hsum(bias);
+    bool empty = !a->accumulate || lse == -INFINITY;
+    tile->base[row] = empty ? -FLT_MAX : lse;
+    tile->sum[row] = empty ? vec_zero() : vec_set1(1.0f / VEC_LANES);
+    for (uint32_t c = 0; c < d_v; c += VEC_LANES)
+        vec_store(tile->o[row] + c, empty ? vec_zero() : vec_load_n(o + c, d_v - c));
+}
+
+static void close_row(const struct attend_runs_args *a, const struct runs_tile *tile, uint32_t row,
+                      float *o, float *lse)
+{
+    float sum = vec_hsum(tile->sum[row]);
+    vec divisor = vec_set1(sum == 0 ? 1 : sum);
+    for (uint32_t c = 0; c < a->format.d_v; c += VEC_LANES)
+        vec_store_n(o + c, vec_div(vec_load(tile->o[row] + c), divisor), a->format.d_v - c);
+    *lse = sum == 0 ? -INFINITY : (float)(tile->base[row] + log(sum));
+}
+
+// Query rows first .. first + n_rows - 1 of all tokens over all runs.
+SIMD_INLINE void attend_tile(uint32_t bits, int32_t type, const struct attend_runs_args *a,
+                             uint32_t first, uint32_t n_rows)
+{
+    struct runs_tile *tile = a->scratch;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        uint32_t token = (first + i) / a->group, head = (first + i) % a->group;
+        open_row(a, tile, i, a->q + token * a->q_stride + head * a->format.d_k,
+                 a->o + token * a->o_stride + head * a->format.d_v,
+                 a->accumulate ? a->lse[token * a->lse_stride + head] : 0);
+    }
+    struct row_block blocks[2];
+    struct row_cursor cursor = row_cursor_open(a);
+    gather_rows(&cursor, &blocks[0]);
+    for (uint32_t i = 0; blocks[i % 2].n_keys > 0; i++) {
+        struct row_block *next = &blocks[(i + 1) % 2];
+        gather_rows(&cursor, next);
+        struct runs_step s = {.args = a,
+                              .tile = tile,
+                              .block = &blocks[i % 2],
+                              .next = next->n_keys > 0 ? next : NULL};
+        attend_block(bits, type, &s, n_rows);
+    }
+    for (uint32_t i = 0; i < n_rows; i++) {
+        uint32_t token = (first + i) / a->group, head = (first + i) % a->group;
+        close_row(a, tile, i, a->o + token * a->o_stride + head * a->format.d_v,
+                  a->lse + token * a->lse_stride + head);
+    }
+}
+
+SIMD_INLINE void attend_format(uint32_t bits, int32_t type, const struct attend_runs_args *a)
+{
+    uint32_t n_rows = a->n_tokens * a->group;
+    for (uint32_t row = 0; row < n_rows; row += TILE_ROWS)
+        attend_tile(bits, type, a, row, n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS);
+}
+
+static void attend_runs(const struct attend_runs_args *a)
+{
+    const struct kv_format *f = &a->format;
+    bool any = false;
+    for (uint32_t r = 0; r < a->n_runs; r++)
+        any = any || a->runs[r].n_rows > 0;
+    if (!any && a->accumulate) return; // the partial stays, bit by bit
+    if (f->bits == 8) attend_format(8, FATHOM_TYPE_F32, a);
+    if (f->bits == 4) attend_format(4, FATHOM_TYPE_F32, a);
+    if (f->bits == 2) attend_format(2, FATHOM_TYPE_F32, a);
+    if (f->bits == 0 && f->type == FATHOM_TYPE_F32) attend_format(0, FATHOM_TYPE_F32, a);
+    if (f->bits == 0 && f->type == FATHOM_TYPE_F16) attend_format(0, FATHOM_TYPE_F16, a);
+    if (f->bits == 0 && f->type == FATHOM_TYPE_BF16) attend_format(0, FATHOM_TYPE_BF16, a);
+}
+
+#endif

@@ -1,0 +1,25 @@
+// Packed codes of K and V rows in vectors, for each instruction set as in simd.h.
+//
+// lanes                        VEC_LANES 32-bit integers in a register
+// lanes_bytes(p)               byte i of p in lane i
+// lanes_put_bytes(p, a)        the lowest byte of each lane to p
+// lanes_zero, lanes_from(a)    zeros; a converted, a being whole numbers
+// lanes_add_shifted(a, b, n)   a + b * 2^n
+// lanes_turn(rows, at, out)    dword j of the 16 bytes at rows[i] + at in lane i of out[j]
+// vec_turn(rows)               lane j of rows[i] becomes lane i of rows[j]; VEC_LANES vectors
+// code_number(bits, a, at)     of each lane the `bits` bits from bit `at` on, as a float
+// code_map_make(bits, step, min), code_value(bits, a, at, map)   likewise min + step * code,
+//                              rounded once
+
+#ifndef FATHOM_CPU_X86_KV_LANES_H
+#define FATHOM_CPU_X86_KV_LANES_H
+
+#include "cpu/x86/simd.h"
+
+#ifdef __AVX512F__
+#    include "cpu/x86/kv_lanes_avx512.h"
+#else
+#    include "cpu/x86/kv_lanes_avx2.h"
+#endif
+
+#endif
