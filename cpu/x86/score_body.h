@@ -181,20 +181,23 @@ SIMD_INLINE void score_row_heads(int bits, const struct score_rows_args *args, c
         score_row_tile(bits, 1, args, g, rows, n, out);
 }
 
-// What does not fill the lanes goes through a copy, so that nothing past the rows is read.
+// Rows left over go with some that are done already, which come out the same; fewer than the lanes
+// go through a copy, so that nothing past them is read.
 SIMD_INLINE void score_row_codes(int bits, const struct score_rows_args *args)
 {
     size_t row_bytes = kv_code_bytes((uint32_t)bits, args->d);
     const uint8_t *rows = args->k;
-    uint32_t j = 0;
-    for (; j + VEC_LANES <= args->n_rows; j += VEC_LANES)
-        score_row_heads(bits, args, rows + j * row_bytes, VEC_LANES, args->out + j);
-    if (j == args->n_rows) return;
-    uint8_t last[VEC_LANES * QUERY_D_MAX];
-    size_t left_bytes = (args->n_rows - j) * row_bytes;
-    memcpy(last, rows + j * row_bytes, left_bytes);
-    memset(last + left_bytes, 0, VEC_LANES * row_bytes - left_bytes);
-    score_row_heads(bits, args, last, args->n_rows - j, args->out + j);
+    uint32_t n = args->n_rows, last = n - VEC_LANES;
+    uint8_t few[VEC_LANES * QUERY_D_MAX];
+    if (n >= VEC_LANES) {
+        for (uint32_t j = 0; j < last; j += VEC_LANES)
+            score_row_heads(bits, args, rows + j * row_bytes, VEC_LANES, args->out + j);
+        score_row_heads(bits, args, rows + last * row_bytes, VEC_LANES, args->out + last);
+    } else if (n > 0) {
+        memcpy(few, rows, n * row_bytes);
+        memset(few + n * row_bytes, 0, (VEC_LANES - n) * row_bytes);
+        score_row_heads(bits, args, few, n, args->out);
+    }
 }
 
 static void score_rows(const struct score_rows_args *args)
