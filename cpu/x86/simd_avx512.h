@@ -148,7 +148,8 @@ SIMD_INLINE vec vec_repeat(const float *p, int n)
 {
     if (n == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
     if (n == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
-    if (n == 2) return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_load_sd((const void *)p)));
+    if (n == 2)
+        return _mm512_castsi512_ps(_mm512_broadcastq_epi64(_mm_loadl_epi64((const void *)p)));
     return vec_set1(p[0]);
 }
 
