@@ -18,6 +18,7 @@ has_package() { # PACKAGE
     libhwloc-dev) pkg-config --exists hwloc ;;
     libjansson-dev) pkg-config --exists jansson ;;
     libpcre2-dev) pkg-config --exists libpcre2-8 ;;
+    liburing-dev) pkg-config --atleast-version=2.2 liburing ;;
     libxxhash-dev) pkg-config --exists libxxhash ;;
     ninja-build) command -v ninja ;;
     python3-numpy) /usr/bin/python3 -c 'import numpy' || python3 -c 'import numpy' ;;

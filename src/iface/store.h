@@ -1,7 +1,8 @@
 // Contract: the disk tier. One file of extents, each a whole number of pages, written once, read in
 // parts, freed, and its place used again. Every page has a checksum in RAM, which a read verifies.
 //
-// One thread at a time. Nothing but open allocates.
+// One thread at a time, not always the same one. Nothing but open allocates; the tables grow into
+// what open reserved, by 4 bytes of RAM for each page written and 32 for each extent.
 
 #ifndef FATHOM_SRC_IFACE_STORE_H
 #define FATHOM_SRC_IFACE_STORE_H
@@ -13,18 +14,20 @@ enum { STORE_PAGE_BYTES = 4096 };
 
 struct store_params {
     const char *dir;        // the file is made there, and unlinked at once: it dies with us
-    uint64_t bytes_max;     // of the file
+    uint64_t bytes_max;     // of the file; below 16 TiB
     uint64_t day_bytes_max; // written per 24 hours; 0: no cap
-    uint32_t depth;         // reads in flight; default 128
-    void *buffer;           // page-aligned memory that reads go to; registered where possible
+    uint32_t depth;         // reads in flight, up to 4096; 0: 128
+    void *buffer;           // page-aligned memory that reads go to; held, and pinned where possible
     size_t buffer_bytes;
     struct log log; // borrows its user
 };
 
+// Opaque but for n_pages. All zeros is no extent.
 struct store_extent {
-    uint64_t first_page;
+    uint32_t first_page; // of the file
     uint32_t n_pages;
-    uint32_t generation; // of the first page; a stale extent is EINVAL
+    uint32_t range;      // of the store's table
+    uint32_t generation; // of the range; a stale extent is EINVAL
 };
 
 // One read. `at` lies in the store's buffer, page-aligned. status: FATHOM_IN_PROGRESS until it is
@@ -49,17 +52,21 @@ struct store;
 
 struct store_ops {
     fathom_status (*open)(const struct store_params *params, struct store **store);
-    void (*close)(struct store **store); // waits for what is in flight
-    // Writes n_pages pages; `data` is page-aligned and may be used again on return. EFULL when a
-    // cap or the disk is reached: nothing is written then.
+    // Waits for what is in flight; reads that still wait their turn are dropped.
+    void (*close)(struct store **store);
+    // Writes n_pages pages; `data` is page-aligned and may be used again on return. A batch of
+    // reads may be under way meanwhile. EFULL when a cap or the disk is reached: nothing is held
+    // then, nor after EIO.
     fathom_status (*write)(struct store *store, const void *data, uint32_t n_pages,
                            struct store_extent *extent);
+    // No read of the extent may be under way. A stale extent changes nothing.
     void (*release)(struct store *store, struct store_extent extent);
     // Begins n reads (any number: those past the depth wait their turn). The array must stay until
-    // wait returns without IN_PROGRESS. One batch at a time.
+    // wait returns without IN_PROGRESS, or until close. One batch at a time; EINVAL begins nothing.
     fathom_status (*submit)(struct store *store, struct store_read *reads, size_t n);
     // Waits for the batch, up to deadline_ns of the monotonic clock (INT64_MAX: for all). Returns
-    // the worst status of the batch, or FATHOM_IN_PROGRESS if the deadline passed first.
+    // the worst (lowest) status of the batch with its text, or FATHOM_IN_PROGRESS if the deadline
+    // passed first. Those that wait their turn move up only in here and in write.
     fathom_status (*wait)(struct store *store, int64_t deadline_ns);
     void (*stats)(const struct store *store, struct store_stats *stats);
     const char *(*text)(const struct store *store); // "io_uring, O_DIRECT, 128 deep": for the log
