@@ -25,10 +25,10 @@ float score_error(const struct head *head, uint32_t segment, uint32_t g)
 
 // ---- Sums of exponentials -----------------------------------------------------------------------
 
-// log of a sum that grows by chunks.
+// Logs of two sums that grow by chunks.
 struct tally {
     const struct kv_kernels *kv;
-    uint32_t n;
+    uint32_t n; // of the chunk
     float bound[CHUNK];
     float estimate[CHUNK];
     float weight[CHUNK];
@@ -51,32 +51,50 @@ static void flush(struct tally *t)
     t->n = 0;
 }
 
-static void count(struct tally *t, float bound, float estimate, float weight)
+// Room for the next n items or, at the end of a chunk, for fewer.
+static uint32_t make_room(struct tally *t, uint32_t n)
 {
-    if (!(weight > 0)) return;
-    t->bound[t->n] = bound;
-    t->estimate[t->n] = estimate < bound ? estimate : bound;
-    t->weight[t->n] = weight;
-    if (++t->n == CHUNK) flush(t);
+    if (t->n == CHUNK) flush(t);
+    return n < CHUNK - t->n ? n : CHUNK - t->n;
+}
+
+// Takes in, of the n items that follow in the chunk, those with weight: exponentials of nothing are
+// subnormal on the way, which costs a hundred cycles each.
+static void keep_items(struct tally *t, uint32_t n)
+{
+    uint32_t at = t->n;
+    for (uint32_t i = t->n; i < t->n + n; i++) {
+        t->bound[at] = t->bound[i];
+        t->estimate[at] = t->estimate[i];
+        t->weight[at] = t->weight[i];
+        at += t->weight[i] > 0;
+    }
+    t->n = at;
 }
 
 // ---- Bound and estimate -------------------------------------------------------------------------
 
-static float bound_slot(const struct head *head, const struct level *level, uint32_t slot,
-                        uint32_t g, float error)
+// Of n slots of one segment, for query head g.
+static void judge_slots(const struct search *s, const struct head *head, const struct level *level,
+                        uint32_t segment, uint32_t slot, uint32_t n, uint32_t g, float *bound,
+                        float *estimate)
 {
     const size_t at = (size_t)g * level->stride + slot;
-    const float ball = level->scores[at] + head->norm[g] * level->radius[slot] + error;
-    if (level->tops == NULL || ball < level->tops[at]) return ball;
-    return level->tops[at];
-}
-
-static float estimate_slot(const struct head *head, const struct level *level, uint32_t slot,
-                           uint32_t g, uint32_t d)
-{
-    const size_t at = (size_t)g * level->stride + slot;
-    return level->scores[at] +
-           0.5f * head->norm[g] * head->norm[g] * level->spread[slot] / (float)d;
+    const float *score = level->scores + at;
+    const float *radius = level->radius + slot;
+    const float *spread = level->spread + slot;
+    const float norm = head->norm[g];
+    const float half_square = 0.5f * norm * norm / (float)s->selector->params.d_k;
+    const float error = score_error(head, segment, g);
+    for (uint32_t i = 0; i < n; i++)
+        bound[i] = score[i] + norm * radius[i] + error;
+    if (level->tops != NULL)
+        for (uint32_t i = 0; i < n; i++)
+            bound[i] = level->tops[at + i] < bound[i] ? level->tops[at + i] : bound[i];
+    for (uint32_t i = 0; i < n; i++) {
+        const float about = score[i] + half_square * spread[i];
+        estimate[i] = about < bound[i] ? about : bound[i];
+    }
 }
 
 static void count_level(const struct search *s, const struct head *head, const struct level *level,
@@ -84,49 +102,78 @@ static void count_level(const struct search *s, const struct head *head, const s
 {
     for (uint32_t i = 0; i < level->n_spans; i++) {
         const struct span *span = &level->spans[i];
-        const float error = score_error(head, span->segment, g);
-        for (uint32_t slot = span->slot; slot < span->slot + span->n; slot++)
-            if (level->weight[slot] > 0)
-                count(t, bound_slot(head, level, slot, g, error),
-                      estimate_slot(head, level, slot, g, s->selector->params.d_k),
-                      level->weight[slot]);
+        uint32_t n;
+        for (uint32_t first = 0; first < span->n; first += n) {
+            const uint32_t slot = span->slot + first;
+            n = make_room(t, span->n - first);
+            judge_slots(s, head, level, span->segment, slot, n, g, t->bound + t->n,
+                        t->estimate + t->n);
+            memcpy(t->weight + t->n, level->weight + slot, n * sizeof *t->weight);
+            keep_items(t, n);
+        }
+    }
+}
+
+// Tokens of one candidate that were not picked. A token's score is at most that of the second
+// stage, with its error, and at most what bounds its unit.
+static void count_candidate(const struct search *s, const struct head *head,
+                            const struct candidate *c, uint32_t g, float error, struct tally *t)
+{
+    const size_t stride = (size_t)s->selector->params.n_rows_max;
+    const float *score = head->token_scores + g * stride + c->token;
+    const float *rank = head->token_rank + c->token;
+    float top, about;
+    uint32_t n;
+    judge_slots(s, head, &head->fine, c->segment, c->slot, 1, g, &top, &about);
+    for (uint32_t first = 0; first < c->n_rows; first += n, score += n, rank += n) {
+        float *bound, *estimate, *weight;
+        n = make_room(t, c->n_rows - first);
+        bound = t->bound + t->n, estimate = t->estimate + t->n, weight = t->weight + t->n;
+        for (uint32_t i = 0; i < n; i++) {
+            bound[i] = score[i] + error < top ? score[i] + error : top;
+            estimate[i] = score[i];
+            weight[i] = rank[i] > -INFINITY ? 1.0f : 0.0f;
+        }
+        keep_items(t, n);
     }
 }
 
 static void count_tokens(const struct search *s, const struct head *head, uint32_t g,
                          struct tally *t)
 {
-    const struct selector_params *p = &s->selector->params;
+    const uint32_t group = s->selector->params.group;
     for (uint32_t i = 0; i < head->n_candidates; i++) {
         const struct candidate *c = &head->candidates[i];
         const struct index_head *index = view_head(head, c->segment);
-        const float *score = head->token_scores + (size_t)g * p->n_rows_max + c->token;
-        const float *rank = head->token_rank + c->token;
-        const float top =
-            bound_slot(head, &head->fine, c->slot, g, score_error(head, c->segment, g));
-        const float error =
-            head->token_error[(size_t)c->segment * p->group + g] +
-            head->norm[g] * (index->key_error + ROUNDING * (index->rep_norm + index->radius_max));
-        for (uint32_t j = 0; j < c->n_rows; j++)
-            if (rank[j] > -INFINITY)
-                count(t, score[j] + error < top ? score[j] + error : top, score[j], 1);
+        const float length = index->key_error + ROUNDING * (index->rep_norm + index->radius_max);
+        count_candidate(s, head, c, g,
+                        head->token_error[(size_t)c->segment * group + g] + head->norm[g] * length,
+                        t);
     }
+}
+
+static void sum_rest(const struct search *s, const struct head *head, uint32_t g, struct tally *t)
+{
+    if (head->everything) return;
+    count_level(s, head, &head->coarse, g, t);
+    count_level(s, head, &head->fine, g, t);
+    count_tokens(s, head, g, t);
+    flush(t);
 }
 
 void search_rest(struct search *s, struct head *head)
 {
     const struct selector_params *p = &s->selector->params;
     for (uint32_t g = 0; g < p->group; g++) {
-        struct tally t = {.kv = &p->kernels->kv, .log_bound = -INFINITY, .log_estimate = -INFINITY};
-        if (!head->everything) {
-            count_level(s, head, &head->coarse, g, &t);
-            count_level(s, head, &head->fine, g, &t);
-            count_tokens(s, head, g, &t);
-            flush(&t);
-        }
+        struct tally t;
+        t.kv = &p->kernels->kv;
+        t.n = 0;
+        t.log_bound = t.log_estimate = s->args.skip_rest ? INFINITY : -INFINITY;
+        if (!s->args.skip_rest) sum_rest(s, head, g, &t);
         // The sums' own rounding, well above it.
         const double slack = 0x1p-12 + 0x1p-20 * fabs(t.log_bound);
-        head->rest_bound[g] = t.log_bound > -INFINITY ? (float)(t.log_bound + slack) : -INFINITY;
+        head->rest_bound[g] =
+            fabs(t.log_bound) < INFINITY ? (float)(t.log_bound + slack) : (float)t.log_bound;
         head->rest_estimate[g] = (float)t.log_estimate;
     }
 }
@@ -137,13 +184,11 @@ void search_rest(struct search *s, struct head *head)
 static void weigh_slots(const struct search *s, const struct head *head, const struct span *span,
                         uint32_t first, uint32_t n, uint32_t g, float *x)
 {
-    const float error = score_error(head, span->segment, g);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t slot = span->slot + first + i;
-        const float bound = bound_slot(head, &head->fine, slot, g, error);
-        const float about = estimate_slot(head, &head->fine, slot, g, s->selector->params.d_k);
-        x[i] = (about < bound ? about : bound) + logf(head->whole[slot]);
-    }
+    const uint32_t slot = span->slot + first;
+    float bound[PIECE];
+    judge_slots(s, head, &head->fine, span->segment, slot, n, g, bound, x);
+    for (uint32_t i = 0; i < n; i++)
+        x[i] += logf(head->whole[slot + i]);
 }
 
 // One pass over the units of which nothing was picked: sums lse, or, with o, blends their values by

@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { AHEAD = 4 }; // candidates fetched: some hundred nanoseconds of work
+
 // Where a segment's keys are.
 struct keys {
     uint32_t bits;
@@ -52,29 +54,28 @@ static void drop_masked(const struct search *s, struct head *head, const struct 
         if (positions[c->row + i] >= view->n_visible) head->token_rank[c->token + i] = -INFINITY;
 }
 
-// The rank of tokens: as of units, by score.
-static void rank_tokens(const struct search *s, struct head *head, const struct candidate *c)
+// The ranks of n tokens from `token` on: as of units, by score.
+static void rank_tokens(const struct search *s, struct head *head, uint32_t token, uint32_t n)
 {
     const struct selector_params *p = &s->selector->params;
     const size_t stride = (size_t)p->n_rows_max;
-    const float *scores = head->token_scores + c->token;
-    float *rank = head->token_rank + c->token;
-    for (uint32_t i = 0; i < c->n_rows; i++)
+    const float *scores = head->token_scores + token;
+    float *rank = head->token_rank + token;
+    for (uint32_t i = 0; i < n; i++)
         rank[i] = scores[i] - head->log_mass[0];
     for (uint32_t g = 1; g < p->group; g++) {
         const float mass = head->log_mass[g];
-        for (uint32_t i = 0; i < c->n_rows; i++) {
+        for (uint32_t i = 0; i < n; i++) {
             const float value = scores[g * stride + i] - mass;
             rank[i] = value > rank[i] ? value : rank[i];
         }
     }
-    for (uint32_t i = 0; i < c->n_rows && p->reduce_sum; i++) {
+    for (uint32_t i = 0; i < n && p->reduce_sum; i++) {
         float sum = 0;
         for (uint32_t g = 0; g < p->group; g++)
             sum += expf(scores[g * stride + i] - head->log_mass[g] - rank[i]);
         rank[i] += logf(sum);
     }
-    if (is_masked(s, head, c->segment)) drop_masked(s, head, c);
 }
 
 static void score_segment(const struct search *s, struct head *head, uint32_t segment,
@@ -89,7 +90,8 @@ static void score_segment(const struct search *s, struct head *head, uint32_t se
                                   row_query, head->token_error + (size_t)segment * p->group);
     for (uint32_t i = begin; i < end; i++) {
         const struct candidate *c = &head->candidates[i];
-        if (i + 1 < end) prefetch_rows(unit_keys(s, head, c + 1), c[1].n_rows * keys.row_bytes);
+        if (i + AHEAD < end)
+            prefetch_rows(unit_keys(s, head, c + AHEAD), c[AHEAD].n_rows * keys.row_bytes);
         const struct score_rows_args args = {
             .q = row_query,
             .group = p->group,
@@ -101,8 +103,16 @@ static void score_segment(const struct search *s, struct head *head, uint32_t se
             .out_stride = (size_t)p->n_rows_max,
         };
         p->kernels->kv.score_rows(&args);
-        rank_tokens(s, head, c);
     }
+    for (uint32_t i = begin, next; i < end; i = next) { // candidates whose tokens lie together
+        const uint32_t token = head->candidates[i].token;
+        uint32_t n = 0;
+        for (next = i; next < end && head->candidates[next].token == token + n; next++)
+            n += head->candidates[next].n_rows;
+        rank_tokens(s, head, token, n);
+    }
+    for (uint32_t i = begin; i < end && is_masked(s, head, segment); i++)
+        drop_masked(s, head, &head->candidates[i]);
 }
 
 static void score_segments(void *arg, size_t begin, size_t end, uint32_t thread)

@@ -89,6 +89,7 @@ struct search_args {
     const float *q;                 // [n_kv_heads, group, d_k], rotated, not scaled
     const struct index_view *views; // [n_kv_heads, n_segments]
     uint32_t n_segments;
+    bool skip_rest; // rest_* are not wanted, and stay infinity: they cost about half a search
 };
 
 struct selector;
