@@ -40,11 +40,10 @@ SHAPES = {
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9,
               "q4_k": 14, "q4_k_m": 15, "q5_k": 16, "q6_k": 18, "bf16": 32}
 
-# Standard deviation of a position's logits, unless --logit-spread says otherwise. It decides how
-# much rounding shows in next-token distributions: while small, divergences grow with its square.
-# The rule is what trained models show: stories260K 7.5, needle-tiny 5.3 over the first 64 tokens
-# of tinyshakespeare.txt; the larger. tools/peers/README.md has the commands.
-LOGIT_SPREAD = 7.5
+# Standard deviation of a position's logits, unless --logit-spread says otherwise. A unit scale:
+# these files are there to find faults, and divergences of next-token distributions grow with its
+# square while small. tools/peers/README.md tells what other values read, the trained models' 7.5.
+LOGIT_SPREAD = 1.0
 SCORE_SPREAD = 1.2  # gain of queries and of keys: attention scores spread over its square
 
 DEFAULTS = dict(context=4096, rope_base=10000.0, rope_factor=0.0, tied=False,
