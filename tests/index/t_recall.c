@@ -46,10 +46,91 @@ static void test_two_levels(void **state)
     rig_close(&rig);
 }
 
+// ---- Needles ------------------------------------------------------------------------------------
+
+enum { D = 64, SEGMENTS = 4, ROWS = 2048, TOPIC_TOKENS = 64 };
+enum { NEEDLES = 16, QUERIES = 64 };
+static float keys[SEGMENTS][ROWS * D];
+static struct {
+    uint32_t segment;
+    uint32_t position;
+} needles[NEEDLES];
+
+// Text goes from topic to topic, with similar keys in each; a needle is one key of its own.
+static void plant(struct rng *rng)
+{
+    float topic[D];
+    for (uint32_t s = 0; s < SEGMENTS; s++)
+        for (uint32_t row = 0; row < ROWS; row++)
+            for (uint32_t c = 0; c < D; c++) {
+                if (row % TOPIC_TOKENS == 0) topic[c] = rng_normal(rng);
+                keys[s][row * D + c] = topic[c] + 0.5f * rng_normal(rng);
+            }
+    for (uint32_t i = 0; i < NEEDLES; i++) {
+        needles[i].segment = i % SEGMENTS;
+        needles[i].position = i / SEGMENTS * (ROWS * SEGMENTS / NEEDLES) + rng_below(rng, 128);
+        for (uint32_t c = 0; c < D; c++)
+            keys[i % SEGMENTS][needles[i].position * D + c] = 1.2f * rng_normal(rng);
+    }
+}
+
+// How many queries pick their needle with 1 % of the tokens.
+static uint32_t find_needles(struct rng *rng, const struct selector_params *params)
+{
+    uint32_t n_found = 0;
+    rig_open(&rig, params, UINT32_MAX, 1);
+    for (uint32_t s = 0; s < SEGMENTS; s++)
+        rig_add_keys(&rig, rng, keys[s], NULL, ROWS, true);
+    for (uint32_t query = 0; query < QUERIES; query++) {
+        const uint32_t i = query % NEEDLES;
+        const struct rig_segment *segment = &rig.segments[0][needles[i].segment];
+        float q[D];
+        for (uint32_t c = 0; c < D; c++)
+            q[c] = 2.5f * (segment->given[needles[i].position * D + c] + 0.5f * rng_normal(rng));
+        rig_begin(&rig, q);
+        rig_pick(&rig, SEGMENTS * ROWS / 100);
+        for (uint32_t r = 0; r < rig.picked[0].n_runs; r++) {
+            const struct picked_run *run = &rig.picked[0].runs[r];
+            for (uint32_t row = run->row; row < run->row + run->n_rows; row++)
+                n_found += run->segment == needles[i].segment &&
+                           segment->order[row] == needles[i].position;
+        }
+    }
+    rig_close(&rig);
+    return n_found;
+}
+
+// A mean of eight keys hides one of them; bounds and token scores do not.
+static void test_needles(void **state)
+{
+    struct rng rng;
+    (void)state;
+    rng_init(&rng, SEED);
+    plant(&rng);
+    struct selector_params params = rig_params(1, 1, D);
+    params.kind = FATHOM_SELECTOR_FLAT;
+    assert_int_equal(find_needles(&rng, &params), QUERIES);
+    params.kind = FATHOM_SELECTOR_CHUNK;
+    params.rank_by = FATHOM_RANK_MEAN;
+    const uint32_t n_chunk = find_needles(&rng, &params);
+    params.kind = FATHOM_SELECTOR_CLUSTER;
+    params.rank_by = FATHOM_RANK_BALL;
+    params.stage2_bits = 4;
+    const uint32_t n_cluster = find_needles(&rng, &params);
+    params.rank_by = FATHOM_RANK_BOX;
+    const uint32_t n_box = find_needles(&rng, &params);
+    printf("found by %d queries: chunk by mean %u, cluster by ball %u, by box %u\n", QUERIES,
+           n_chunk, n_cluster, n_box);
+    assert_true(n_chunk < QUERIES / 2);
+    assert_true(n_cluster >= QUERIES - QUERIES / 20);
+    assert_true(n_box >= QUERIES - QUERIES / 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_levels),
+        cmocka_unit_test(test_needles),
     };
     return check_run("t_recall", tests, sizeof tests / sizeof tests[0]);
 }
