@@ -155,12 +155,6 @@ static void feed(struct feeder *f, const struct segment *segment, const uint32_t
     };
 }
 
-static const uint32_t *begins_of(const struct feeder *f, const struct segment *segment)
-{
-    const fathom_engine *engine = f->share->engine;
-    return engine->selector_ops->unit_begins(segment_index(&engine->segments, segment, f->head));
-}
-
 // Units unit .. unit_end - 1; `rows` are those of `unit`. Rows that truncation hides are left out.
 static void feed_units(struct feeder *f, const struct sealed *sealed, const uint8_t *rows,
                        uint32_t unit, uint32_t unit_end)
@@ -168,7 +162,8 @@ static void feed_units(struct feeder *f, const struct sealed *sealed, const uint
     const fathom_engine *engine = f->share->engine;
     const struct segment *segment = sealed->segment;
     const struct segment_class *class = segment_class(&engine->segments, segment);
-    const uint32_t *begins = begins_of(f, segment), first = begins[unit];
+    const uint32_t *begins = engine_begins(f->share->engine, segment, f->head),
+                   first = begins[unit];
     const uint32_t n_visible = sealed->end - sealed->begin;
     const uint16_t *positions =
         engine->selector_ops->positions(segment_index(&engine->segments, segment, f->head));
@@ -244,7 +239,7 @@ static void feed_picked(struct feeder *f, const struct item *item)
         const struct segment *segment = s->slot->sealed[run->segment].segment;
         if (run->segment != sealed) {
             sealed = run->segment;
-            begins = begins_of(f, segment);
+            begins = engine_begins(f->share->engine, segment, f->head);
             rows = segment_rows(&s->engine->segments, segment, f->head);
         }
         if (rows == NULL) continue; // on disk: comes as a want
@@ -276,7 +271,7 @@ static void feed_want(struct feeder *f, const struct want *want)
         return;
     }
     const struct picked_run *runs = s->engine->selections[want->kv_head].runs;
-    const uint32_t *begins = begins_of(f, want->segment);
+    const uint32_t *begins = engine_begins(f->share->engine, want->segment, f->head);
     for (uint32_t i = want->run; i < want->run_end; i++)
         feed(f, want->segment, begins, want->rows, want->unit, runs[i].row, runs[i].n_rows);
 }
@@ -322,9 +317,9 @@ static void attend_range(void *arg, size_t begin, size_t end, uint32_t thread)
 static void cross(const struct share *share, feed_fn feed_items)
 {
     struct crossing crossing = {.share = *share, .feed = feed_items};
-    const struct share *s = &crossing.share;
-    pool_for(s->engine->device->pool,
-             (size_t)s->engine->params.n_kv_heads * s->parts->n_shares * s->n_tiles, 1,
+    const fathom_engine *engine = share->engine;
+    pool_for(engine->device->pool,
+             (size_t)engine->params.n_kv_heads * share->parts->n_shares * share->n_tiles, 1,
              attend_range, &crossing);
 }
 

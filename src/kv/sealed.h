@@ -16,6 +16,12 @@ static inline uint32_t engine_units(const fathom_engine *engine, const struct se
     return engine->selector_ops->n_units(segment_index(&engine->segments, segment, head));
 }
 
+static inline const uint32_t *engine_begins(const fathom_engine *engine,
+                                            const struct segment *segment, uint32_t head)
+{
+    return engine->selector_ops->unit_begins(segment_index(&engine->segments, segment, head));
+}
+
 struct sealed_part {
     float *o;
     float *lse;

@@ -40,8 +40,7 @@ static void want_segment(fathom_engine *engine, const struct slot *slot, uint32_
     const struct segment *segment = slot->sealed[sealed].segment;
     const uint32_t head = layer * engine->params.n_kv_heads + kv_head;
     const struct segment_class *class = segment_class(&engine->segments, segment);
-    const uint32_t *begins =
-        engine->selector_ops->unit_begins(segment_index(&engine->segments, segment, head));
+    const uint32_t *begins = engine_begins(engine, segment, head);
     const uint32_t n_units = engine_units(engine, segment, head);
     const size_t row_bytes = class->k_row_bytes + class->v_row_bytes;
     const size_t buffer_share = (size_t)fetch->n_pages * STORE_PAGE_BYTES / 8;
