@@ -6,7 +6,6 @@
 #include "cpu/x86/kv_lanes.h"
 
 #include <assert.h>
-#include <string.h>
 
 #include "src/iface/kernels.h"
 
@@ -30,7 +29,6 @@ struct row_block {
 struct wide_rows {
     float k[D_MAX][BLOCK_KEYS];
     float v[BLOCK_KEYS * D_MAX]; // [key], v_stride apart; unused for plain rows
-    uint16_t v_scales[BLOCK_KEYS][2];
 };
 
 // The next row.
@@ -150,6 +148,12 @@ SIMD_INLINE void decode_keys(uint32_t bits, const struct row_block *block,
         }
 }
 
+// Step and min of a group.
+SIMD_INLINE void load_scale(const char *halves, float scale[2])
+{
+    _mm_storel_pi((void *)scale, _mm_cvtph_ps(_mm_loadu_si32(halves)));
+}
+
 // One group of channels of all rows of V, into v + group * KV_GROUP.
 SIMD_INLINE void decode_group(uint32_t bits, const struct row_block *block, uint32_t group,
                               uint32_t n_pieces, size_t head_bytes, size_t v_stride,
@@ -157,10 +161,7 @@ SIMD_INLINE void decode_group(uint32_t bits, const struct row_block *block, uint
 {
     float scales[BLOCK_KEYS][2];
     for (uint32_t key = 0; key < BLOCK_KEYS; key++)
-        memcpy(wide->v_scales[key], block->v[key] + group * sizeof wide->v_scales[key],
-               sizeof wide->v_scales[key]);
-    for (uint32_t i = 0; i < 2 * BLOCK_KEYS; i += VEC_LANES)
-        vec_store(scales[0] + i, vec_load_type(FATHOM_TYPE_F16, wide->v_scales[0] + i));
+        load_scale(block->v[key] + group * sizeof(uint16_t[2]), scales[key]);
     const size_t first_piece = group * (KV_GROUP / (128 / bits));
     for (uint32_t key = 0; key < BLOCK_KEYS; key++) {
         struct code_map map =

@@ -120,7 +120,6 @@ static void bench_case(struct pool *pool, struct runs_job *job, const char *vari
            variant,
            f->bits == 8   ? "q8"
            : f->bits == 4 ? "q4"
-           : f->bits == 2 ? "q2"
                           : "f16",
            f->d_k, a->group, unit_rows, N_THREADS * ns / pairs, pairs * pair_bytes / ns,
            100 * gather_ns / ns, 100 * pairs * pair_bytes / ns / read_gbps, read_gbps, warm_ns,
@@ -130,7 +129,7 @@ static void bench_case(struct pool *pool, struct runs_job *job, const char *vari
 static void bench_variant(struct pool *pool, struct runs_job *job, const char *variant,
                           const char *rows, struct kv_run *runs)
 {
-    static const uint32_t unit_rows[] = {16, 1, 8192}, bits[] = {0, 8, 4, 2};
+    static const uint32_t unit_rows[] = {16, 1, 8192}, bits[] = {0, 8, 4};
     static const struct {
         uint32_t d, group;
     } shapes[] = {{64, 4}, {128, 4}, {128, 8}};
