@@ -122,9 +122,9 @@ struct fathom_kv_params {
     uint32_t n_dense_layers; // first layers that read everything; default 0
     const uint64_t *head_budgets; // [n_layers, n_kv_heads] rows, in place of the two below; or
                                   // NULL; read by fathom_engine_open
-    uint64_t budget_tokens;  // rows picked by KV head; 0: budget_share
-    float budget_share;      // of the sealed tokens; default 0.02
-    float candidates;        // of stage 2, times the budget; default 4
+    uint64_t budget_tokens;       // rows picked by KV head; 0: budget_share
+    float budget_share;           // of the sealed tokens; default 0.02
+    float candidates;             // of stage 2, times the budget; default 4
     float threshold;         // 0 (default): the best `budget`; else what holds more than this share
     float coverage;          // 0 (default): off; else the budget grows until this share is covered
     float verify_share;      // of decode steps whose exact attention is computed too; default 0
@@ -234,7 +234,9 @@ struct fathom_kv_stats {
     double disk_wait_s;
     double seal_s;
     double merge_s;
-    double coverage_bound;    // mean over steps and query heads
+    uint64_t n_covered;       // picked steps whose coverage was computed: every eighth; all of them
+                              // if coverage is asked for or verified
+    double coverage_bound;    // mean over these and their query heads
     double coverage_estimate; // likewise
     uint64_t n_verified;      // steps compared with exact attention
     double verified_coverage; // mean over them

@@ -168,7 +168,7 @@ static bool raise_budgets(fathom_engine *engine, const float *lse, struct covera
 
 // ---- Blocks of tokens ---------------------------------------------------------------------------
 
-static void account(fathom_engine *engine, uint64_t n_sealed_rows, const struct coverage *coverage)
+static void account(fathom_engine *engine, uint64_t n_sealed_rows)
 {
     struct fathom_kv_stats *stats = &engine->stats;
     const struct fathom_engine_params *p = &engine->params;
@@ -180,8 +180,21 @@ static void account(fathom_engine *engine, uint64_t n_sealed_rows, const struct 
     }
     stats->n_steps_picked++;
     stats->sealed_keys += n_sealed_rows * p->n_kv_heads;
-    stats->coverage_bound += coverage->bound / p->n_heads;
-    stats->coverage_estimate += coverage->estimate / p->n_heads;
+}
+
+// What is not picked is summed up when somebody asks, and now and then for the statistics.
+static bool coverage_is_due(const fathom_engine *engine, const struct slot *slot)
+{
+    enum { EVERY_TOKENS = 8 };
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    return kv->coverage > 0.0f || kv->verify_share > 0.0f || slot->n_tokens % EVERY_TOKENS == 0;
+}
+
+static void account_coverage(fathom_engine *engine, const struct coverage *coverage)
+{
+    engine->stats.n_covered++;
+    engine->stats.coverage_bound += coverage->bound / engine->params.n_heads;
+    engine->stats.coverage_estimate += coverage->estimate / engine->params.n_heads;
 }
 
 // Picks for tokens first .. first + n - 1 of the step together and attends to what is picked.
@@ -192,6 +205,7 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
     const struct selector_ops *ops = engine->selector_ops;
     const uint64_t n_rows = count_sealed_rows(slot);
     const float *q = engine->rotated;
+    const bool covers = n == 1 && coverage_is_due(engine, slot);
     struct coverage coverage = {0};
     if (n > 1) {
         mean_query(engine, first, n, engine->mean);
@@ -202,8 +216,9 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
     engine->n_rows_all = n_rows;
     uint64_t at_ns = clock_ns(), now_ns;
     fill_views(engine, slot, layer);
-    ops->begin(engine->search,
-               &(struct search_args){.q = q, .views = engine->views, .n_segments = slot->n_sealed});
+    const struct search_args args = {
+        .q = q, .views = engine->views, .n_segments = slot->n_sealed, .skip_rest = !covers};
+    ops->begin(engine->search, &args);
     for (bool more = true, again = false; more; again = true) {
         ops->pick(engine->search, engine->budgets, engine->selections);
         now_ns = clock_ns();
@@ -213,9 +228,11 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
         engine->stats.attend_s += (double)(at_ns - now_ns) * 1e-9;
         if (n > 1) return FATHOM_OK;
         engine->stats.n_rounds++;
-        more = raise_budgets(engine, sealed_lse(engine, parts), &coverage) && p->kv.coverage > 0.0f;
+        more = covers && raise_budgets(engine, sealed_lse(engine, parts), &coverage) &&
+               p->kv.coverage > 0.0f;
     }
-    account(engine, n_rows, &coverage);
+    account(engine, n_rows);
+    if (covers) account_coverage(engine, &coverage);
     if (p->kv.estimate) {
         const struct sealed_part part = sealed_add_part(engine, parts);
         ops->estimate(engine->search, part.o, part.lse);

@@ -16,10 +16,9 @@ void fathom_kv_stats_init(struct fathom_kv_stats *stats)
 static void fill(const fathom_engine *engine, struct fathom_kv_stats *stats)
 {
     const struct segments *segments = &engine->segments;
-    const uint64_t n_picks = stats->sealed_keys > 0 ? stats->n_steps_picked : 0;
-    if (n_picks > 0) {
-        stats->coverage_bound /= (double)n_picks;
-        stats->coverage_estimate /= (double)n_picks;
+    if (stats->n_covered > 0) {
+        stats->coverage_bound /= (double)stats->n_covered;
+        stats->coverage_estimate /= (double)stats->n_covered;
     }
     if (stats->n_verified > 0) {
         stats->verified_coverage /= (double)stats->n_verified;
