@@ -5,6 +5,11 @@
 //
 // A group of the coarse level is always COARSE_UNITS units, which keeps blocks of representatives
 // whole: hence a balanced tree, not k-means, on the coarse level.
+//
+// One far key makes the ball of its whole group wide. Units with such keys therefore get groups of
+// their own: a search looks into those for almost any query, and the other groups stay narrow.
+// Of 192 needles planted as test_needles does among 98,304 keys, with 0.5 % picked and a quarter
+// scanned, that finds 174 instead of 136; a scan of all finds 184.
 
 #include "index/group.h"
 
@@ -19,6 +24,7 @@ enum {
     ROUNDS_MERGED = 9, // RetroInfer's
     ROUNDS_QUICK = 4,  // of a segment that will be grouped again when it is merged
     TURNS = 6,         // of power iteration
+    FAR_SHARE = 8,     // one unit in so many goes to the groups of far keys
     D_MAX = 256,
 };
 
@@ -105,6 +111,7 @@ struct clusters {
     uint32_t *count;    // [units_max] rows of a unit
     float *centroids;   // [units_max, d]
     float *projections; // [units_max]
+    float *reach;       // [units_max] how far a unit's keys are from its centroid, from its group's
 };
 
 static void *take(uint8_t *base, size_t *used, size_t count, size_t item_bytes)
@@ -136,6 +143,7 @@ static size_t lay_out(struct clusters *c, const struct selector_params *params, 
     c->count = take(base, &used, n, sizeof(uint32_t));
     c->centroids = take(base, &used, (size_t)n * params->d_k, sizeof(float));
     c->projections = take(base, &used, n, sizeof(float));
+    c->reach = take(base, &used, n, sizeof(float));
     return used;
 }
 
@@ -180,6 +188,46 @@ static void find_centroids(struct clusters *c, const float *k, uint32_t n_rows, 
         vector_scale(c->centroids + (size_t)u * d, 1.0f / (float)c->count[u], d);
 }
 
+// Adds to each unit's reach how far it is from the mean of its group.
+static void reach_from_groups(struct clusters *c, uint32_t n_units, uint32_t d)
+{
+    float mean[D_MAX];
+    for (uint32_t begin = 0; begin < n_units; begin += COARSE_UNITS) {
+        const uint32_t left = n_units - begin;
+        const uint32_t n = left < COARSE_UNITS ? left : COARSE_UNITS;
+        memset(mean, 0, d * sizeof *mean);
+        for (uint32_t i = begin; i < begin + n; i++)
+            vector_add(mean, c->centroids + (size_t)c->order[i] * d, 1.0f / (float)n, d);
+        for (uint32_t i = begin; i < begin + n; i++)
+            c->reach[c->order[i]] +=
+                sqrtf(vector_distance2(c->centroids + (size_t)c->order[i] * d, mean, d));
+    }
+}
+
+// Orders the units: first groups of those that reach far, then of all others.
+static void order_units(struct clusters *c, const float *k, uint32_t n_rows, uint32_t n_units,
+                        uint32_t d)
+{
+    const uint32_t n_far = n_units / FAR_SHARE / COARSE_UNITS * COARSE_UNITS;
+    memset(c->reach, 0, n_units * sizeof *c->reach);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        const uint32_t unit = c->unit_of[i];
+        const float distance =
+            sqrtf(vector_distance2(k + (size_t)i * d, c->centroids + (size_t)unit * d, d));
+        if (distance > c->reach[unit]) c->reach[unit] = distance;
+    }
+    for (uint32_t u = 0; u < n_units; u++)
+        c->order[u] = u;
+    group_similar(c->centroids, d, c->order, n_units, c->projections);
+    if (n_far == 0) return;
+    reach_from_groups(c, n_units, d);
+    for (uint32_t u = 0; u < n_units; u++)
+        c->projections[u] = -c->reach[u];
+    sort_projected(c->order, n_units, c->projections);
+    group_similar(c->centroids, d, c->order, n_far, c->projections);
+    group_similar(c->centroids, d, c->order + n_far, n_units - n_far, c->projections);
+}
+
 void group_cluster(const struct selector_params *params, const struct selector_rows *rows,
                    const struct index_layout *layout, void *index, void *scratch)
 {
@@ -201,9 +249,7 @@ void group_cluster(const struct selector_params *params, const struct selector_r
     kmeans_run(&kmeans);
     head->n_units = cut_units(&c, rows->n_rows, params->unit_tokens);
     find_centroids(&c, rows->k, rows->n_rows, head->n_units, params->d_k);
-    for (uint32_t u = 0; u < head->n_units; u++)
-        c.order[u] = u;
-    group_similar(c.centroids, params->d_k, c.order, head->n_units, c.projections);
+    order_units(&c, rows->k, rows->n_rows, head->n_units, params->d_k);
     for (uint32_t i = 0; i < head->n_units; i++) {
         begin[i + 1] = begin[i] + c.count[c.order[i]];
         c.place[c.order[i]] = begin[i];
