@@ -93,7 +93,8 @@ static inline size_t rep_block_bytes(bool q8, uint32_t d)
 // from `blocks` on; out is indexed from begin. A packed query also knows `slack[g]`: for a vector
 // that is r long as unpacked the result is off by at most slack[g] * r, as long as nothing
 // overflows or falls below the normal numbers. A head with NaN or infinity in q gets no finite
-// score and no finite slack; the others do not notice.
+// score and no finite slack; the others do not notice. A score depends on its head and
+// vector alone, not on what else is scored in the call.
 struct score_reps_args {
     const void *q; // packed by pack_rep_query of the same table
     uint32_t group;
@@ -118,7 +119,7 @@ static inline size_t packed_query_bytes(uint32_t group)
 // out[g * out_stride + j] = <q[g], k[j]> for n_rows K rows in codes of 8 or 4 bits, which lie
 // together. The query is packed once for a segment, with its k_min and k_step folded in. slack[g]
 // is the absolute error that any score may have, under the same conditions as above; NaN and
-// infinity in q likewise.
+// infinity in q, and the rest of the call, likewise.
 struct score_rows_args {
     const void *q; // packed by pack_row_query of the same table
     uint32_t group;
