@@ -124,7 +124,7 @@ static void large_extent(void **state)
     assert_int_equal(stats.bytes_read, BUFFER_BYTES);
     assert_int_equal(stats.bytes_held, BUFFER_BYTES);
     assert_int_equal(stats.n_reads, 1);
-    assert_int_equal(stats.n_stalls, 1);
+    assert_in_range(stats.n_stalls, 0, 1);
     store_rig_fini(&rig);
 }
 
