@@ -11,6 +11,12 @@
 
 enum { POSITIONS_MAX = 65536 }; // that 16 bits can name
 
+// Rows are in codes once they are merged, and merged segments are full.
+static bool keys_in_rows(const struct selector_params *params, uint32_t n_rows)
+{
+    return params->stage2_in_rows && n_rows == params->segment_tokens_max;
+}
+
 struct index_form index_form_of(const struct selector_params *params, uint32_t n_rows)
 {
     const struct index_form form = {
@@ -21,7 +27,7 @@ struct index_form index_form_of(const struct selector_params *params, uint32_t n
         .n_rows = n_rows,
         .q8 = params->index_q8,
         .box = params->rank_by == FATHOM_RANK_BOX,
-        .key_bits = params->stage2_in_rows ? 0 : params->stage2_bits,
+        .key_bits = keys_in_rows(params, n_rows) ? 0 : params->stage2_bits,
         .values = params->estimate,
     };
     return form;

@@ -23,7 +23,7 @@ static struct keys find_keys(const struct search *s, const struct head *head, ui
     const struct index_view *view = &head->views[segment];
     const struct index_layout *layout = &s->layouts[segment];
     const size_t row_bytes = kv_code_bytes(p->stage2_bits, p->d_k);
-    if (p->stage2_in_rows)
+    if (view_head(head, segment)->form.key_bits == 0)
         return (struct keys){p->stage2_bits, row_bytes, view->k_min, view->k_step};
     return (struct keys){p->stage2_bits, row_bytes, index_at(view->index, layout->k_min),
                          index_at(view->index, layout->k_step)};
@@ -34,7 +34,8 @@ static const uint8_t *unit_keys(const struct search *s, const struct head *head,
 {
     const struct selector_params *p = &s->selector->params;
     const struct index_view *view = &head->views[c->segment];
-    if (p->stage2_in_rows) return view->keys + c->row * view->keys_row_bytes;
+    if (view_head(head, c->segment)->form.key_bits == 0)
+        return view->keys + c->row * view->keys_row_bytes;
     const uint8_t *keys = index_at(view->index, s->layouts[c->segment].keys);
     return keys + c->row * kv_code_bytes(p->stage2_bits, p->d_k);
 }

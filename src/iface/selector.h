@@ -26,7 +26,8 @@ struct selector_params {
     bool index_q8;        // representatives in 8 bit, else f16
     int32_t rank_by;      // enum fathom_rank_by
     uint32_t stage2_bits; // 0: none; 8 or 4: token scores of the candidates
-    bool stage2_in_rows;  // the rows' own K codes serve (their bits are stage2_bits)
+    bool stage2_in_rows;  // of segments of segment_tokens_max rows the rows' own K codes serve
+                          // (their bits are stage2_bits); of others the index keeps keys
     bool estimate;        // keep value sums
     bool reduce_sum;      // over the group: sum of probabilities; else their maximum
     float candidates;     // of stage 2: times the budget; default 4
@@ -35,7 +36,7 @@ struct selector_params {
     uint32_t floor_tokens;
     uint32_t n_segments_max; // segments of a sequence, both sizes together
     uint32_t segment_tokens_max;
-    uint64_t n_rows_max;                // rows of a sequence
+    uint64_t n_rows_max;                // rows of a sequence's segments, masked ones included
     const struct kernel_table *kernels; // borrowed until close
     struct pool *pool;                  // likewise; searches run on it
 };
@@ -54,7 +55,7 @@ struct selector_rows {
 struct index_view {
     const void *index;
     uint32_t n_rows;
-    // Of stage2_in_rows only: K codes of unit u's rows lie together at
+    // Of keys in rows only: K codes of unit u's rows lie together at
     // keys + unit_begin[u] * keys_row_bytes.
     const uint8_t *keys;
     size_t keys_row_bytes; // K row + V row
