@@ -49,6 +49,12 @@ static void size_class(fathom_engine *engine, enum segment_size size, uint32_t n
         (bits == 0 ? 0 : size_round(2 * p->d_k * sizeof(float), MEM_ALIGN_BYTES));
 }
 
+// Rows of a sequence's segments, those included that truncation hides.
+static uint64_t sealed_rows_max(const fathom_engine *engine)
+{
+    return (uint64_t)engine->n_sealed_max * engine->params.kv.n_merged;
+}
+
 static fathom_status open_selector(fathom_engine *engine)
 {
     const struct fathom_engine_params *p = &engine->params;
@@ -64,14 +70,14 @@ static fathom_status open_selector(fathom_engine *engine)
         .index_q8 = kv->index_q8,
         .rank_by = kv->rank_by,
         .stage2_bits = (uint32_t)kv->stage2_bits,
-        .stage2_in_rows = false,
+        .stage2_in_rows = kv->stage2_bits == kv->codec && kv->disk_bytes == 0,
         .estimate = kv->estimate,
         .reduce_sum = kv->reduce_sum,
         .candidates = kv->candidates,
         .threshold = kv->threshold,
         .n_segments_max = engine->n_sealed_max,
         .segment_tokens_max = kv->n_merged,
-        .n_rows_max = p->n_tokens_max,
+        .n_rows_max = sealed_rows_max(engine),
         .kernels = engine->device->kernels,
         .pool = engine->device->pool,
     };
@@ -127,7 +133,9 @@ static fathom_status fit_ram(const fathom_engine *engine, struct sizes *s)
         return FATHOM_OK;
     }
     const uint64_t fixed = s->small_bytes + s->index_bytes + s->working_bytes;
-    const uint64_t least_merged = kv->disk_bytes > 0 ? 2 : s->n_merged;
+    // Each sequence may have a merge under way, whose target stays in RAM; one more is cold.
+    const uint64_t least_merged =
+        kv->disk_bytes > 0 ? (uint64_t)engine->params.n_seqs_max + 1 : s->n_merged;
     s->fetch_bytes = kv->disk_bytes > 0 ? kv->host_bytes / 8 : 0;
     const uint64_t least =
         fixed + least_merged * merged_bytes + s->fetch_bytes + fetch_table_bytes(s->fetch_bytes);
@@ -152,7 +160,7 @@ static fathom_status open_store(fathom_engine *engine, const struct sizes *sizes
 {
     const struct fathom_kv_params *kv = &engine->params.kv;
     struct segments *segments = &engine->segments;
-    const uint64_t n_wants = (uint64_t)engine->params.n_kv_heads * engine->params.n_tokens_max;
+    const uint64_t n_wants = engine->params.n_kv_heads * sealed_rows_max(engine);
     if (kv->disk_bytes == 0) return FATHOM_OK;
     FATHOM_TRY(fetch_open(&engine->fetch, sizes->fetch_bytes, (uint32_t)n_wants));
     FATHOM_TRY(mem_new((size_t)segments->n_all * segments->n_heads, sizeof *segments->extents,

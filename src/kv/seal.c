@@ -17,15 +17,15 @@ static uint32_t n_small_of_merged(const fathom_engine *engine)
 
 // ---- Spilling -----------------------------------------------------------------------------------
 
-// The merged segment in RAM that is read least; NULL if there is none.
-static struct segment *find_coldest(fathom_engine *engine, const struct segment *building)
+// The merged segment in RAM that is read least and that no job is at work on; NULL if there is none.
+static struct segment *find_coldest(fathom_engine *engine)
 {
     struct segments *segments = &engine->segments;
     struct segment *coldest = NULL;
     for (uint32_t i = 0; i < segments->n_all; i++) {
         struct segment *s = &segments->all[i];
         if (s->refs == 0 || s->size != SEGMENT_MERGED || s->rows_place == SLAB_NONE ||
-            s == building)
+            s->busy)
             continue;
         if (coldest == NULL || s->heat < coldest->heat) coldest = s;
         s->heat /= 2;
@@ -71,10 +71,20 @@ static bool can_spill(const fathom_engine *engine)
 
 // ---- Jobs ---------------------------------------------------------------------------------------
 
+static void give_up_victim(fathom_engine *engine, struct job *job)
+{
+    job->victim->busy = false;
+    segment_drop(&engine->segments, job->victim);
+    job->victim = NULL;
+}
+
 static void stop_job(fathom_engine *engine, struct job *job)
 {
     if (job->target == NULL) return;
-    if (job->victim != NULL) unwrite(&engine->segments, job->victim, job->n_done);
+    if (job->victim != NULL) {
+        unwrite(&engine->segments, job->victim, job->n_done);
+        give_up_victim(engine, job);
+    }
     segment_drop(&engine->segments, job->target);
     *job = (struct job){0};
 }
@@ -120,17 +130,21 @@ static bool begin_merge(fathom_engine *engine, struct slot *slot, uint32_t first
     const struct slab *rows = &engine->segments.classes[SEGMENT_MERGED].rows;
     struct segment *victim = NULL;
     if (rows->n_free == 0 && can_spill(engine)) {
-        victim = find_coldest(engine, NULL);
+        victim = find_coldest(engine);
         if (victim != NULL && write_heads(engine, victim, 0, engine->segments.n_heads))
             leave_ram(engine, victim);
     }
     slot->merge = (struct job){.first = first, .credit = slot->merge.credit};
     slot->merge.target = segment_new(&engine->segments, SEGMENT_MERGED, engine->params.kv.n_merged);
     if (slot->merge.target == NULL) return false;
+    slot->merge.target->busy = true;
     // A place is kept free for the next merge, by writing along with this one.
     if (rows->n_free == 0 && can_spill(engine))
-        slot->merge.victim = find_coldest(engine, slot->merge.target);
-    if (slot->merge.victim != NULL) segment_hold(slot->merge.victim);
+        slot->merge.victim = find_coldest(engine);
+    if (slot->merge.victim != NULL) {
+        segment_hold(slot->merge.victim);
+        slot->merge.victim->busy = true;
+    }
     return true;
 }
 
@@ -146,9 +160,10 @@ static void finish_merge(fathom_engine *engine, struct slot *slot)
     for (uint32_t i = first + n; i < slot->n_sealed; i++)
         slot->sealed[i - n + 1] = slot->sealed[i];
     slot->n_sealed -= n - 1;
+    slot->merge.target->busy = false;
     if (slot->merge.victim != NULL) {
         leave_ram(engine, slot->merge.victim);
-        segment_drop(&engine->segments, slot->merge.victim);
+        give_up_victim(engine, &slot->merge);
     }
     slot->merge = (struct job){.credit = slot->merge.credit};
 }
@@ -165,10 +180,8 @@ static bool run_job(fathom_engine *engine, struct slot *slot, struct job *job, u
     if (paid < left && paid < n_threads) return false;
     const uint32_t n = paid < left ? (uint32_t)paid : left;
     build_heads(engine, slot, job, job->n_done, n);
-    if (job->victim != NULL && !write_heads(engine, job->victim, job->n_done, job->n_done + n)) {
-        segment_drop(&engine->segments, job->victim);
-        job->victim = NULL;
-    }
+    if (job->victim != NULL && !write_heads(engine, job->victim, job->n_done, job->n_done + n))
+        give_up_victim(engine, job);
     job->n_done += n;
     job->credit -= (uint64_t)n * head_price;
     return n == left;

@@ -22,6 +22,7 @@ struct segment {
     uint32_t index_place;
     uint32_t rows_place;          // SLAB_NONE: on disk
     uint32_t id;                  // never given twice
+    bool busy;                    // a job builds it, or writes it to disk
     uint64_t heat;                // rows read of it, halved now and then
     struct store_extent *extents; // [n_layers * n_kv_heads]; meaningful while on disk
 };

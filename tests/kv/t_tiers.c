@@ -64,7 +64,7 @@ static struct fathom_engine_params base_params(const struct shape *s)
     p.d_v = s->d;
     p.n_tokens_max = N_MAX;
     p.n_step_max = 128;
-    p.n_seqs_max = 3;
+    p.n_seqs_max = 2;
     p.rope.pairing = FATHOM_ROPE_HALVES;
     p.kv.mode = FATHOM_KV_DENSE;
     return p;
