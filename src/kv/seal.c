@@ -17,15 +17,15 @@ static uint32_t n_small_of_merged(const fathom_engine *engine)
 
 // ---- Spilling -----------------------------------------------------------------------------------
 
-// The merged segment in RAM that is read least and that no job is at work on; NULL if there is none.
+// The merged segment in RAM that is read least and that no job is at work on; NULL if there is
+// none.
 static struct segment *find_coldest(fathom_engine *engine)
 {
     struct segments *segments = &engine->segments;
     struct segment *coldest = NULL;
     for (uint32_t i = 0; i < segments->n_all; i++) {
         struct segment *s = &segments->all[i];
-        if (s->refs == 0 || s->size != SEGMENT_MERGED || s->rows_place == SLAB_NONE ||
-            s->busy)
+        if (s->refs == 0 || s->size != SEGMENT_MERGED || s->rows_place == SLAB_NONE || s->busy)
             continue;
         if (coldest == NULL || s->heat < coldest->heat) coldest = s;
         s->heat /= 2;
@@ -139,8 +139,7 @@ static bool begin_merge(fathom_engine *engine, struct slot *slot, uint32_t first
     if (slot->merge.target == NULL) return false;
     slot->merge.target->busy = true;
     // A place is kept free for the next merge, by writing along with this one.
-    if (rows->n_free == 0 && can_spill(engine))
-        slot->merge.victim = find_coldest(engine);
+    if (rows->n_free == 0 && can_spill(engine)) slot->merge.victim = find_coldest(engine);
     if (slot->merge.victim != NULL) {
         segment_hold(slot->merge.victim);
         slot->merge.victim->busy = true;
