@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/bench_attend.h"
 #include "tools/block.h"
 #include "tools/cmd.h"
 #include "tools/random.h"
@@ -207,13 +208,16 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
     SAY_TRY(choose_ids(bench));
     SAY_TRY(list_tests(bench));
     SAY_TRY(run_tests(bench));
-    if (json) return report_print_json(build_json(bench, model));
-    print_table(bench);
-    return EXIT_GOOD;
+    if (json)
+        SAY_TRY(report_print_json(build_json(bench, model)));
+    else
+        print_table(bench);
+    return rig_report(&bench->rig, model);
 }
 
 int cmd_bench(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "attend") == 0) return bench_attend(argc - 1, argv + 1);
     struct bench_options options = {
         .n_prompt = {{512}, 1},
         .n_gen = {{128}, 1},
@@ -227,6 +231,7 @@ int cmd_bench(int argc, char **argv)
         rig_file_flags(&model),
         rig_device_flags(&model),
         rig_context_flags(&model),
+        kv_flags(&model.kv),
     };
     const struct flag_page page = {
         .command = "bench",
@@ -234,7 +239,8 @@ int cmd_bench(int argc, char **argv)
         .about =
             "Measures prefill (pp) and decode (tg) with random tokens, at each depth, after one\n"
             "run to warm up. The table gives mean and standard deviation of tokens per second;\n"
-            "JSON also gives the median and every sample.",
+            "JSON also gives the median and every sample. fathom bench attend --help: attention "
+            "alone.",
         .groups = groups,
         .n_groups = sizeof groups / sizeof groups[0],
     };

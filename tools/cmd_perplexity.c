@@ -175,6 +175,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
                   out);
     SAY_CHECK(score_all(scorer), out);
     print_estimate(scorer);
+    code = rig_report(&scorer->rig, model);
 out:
     ids_free(&ids);
     bytes_free(&text);
@@ -199,7 +200,7 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
     SAY_TRY(divergence_sums_init(&scorer->sums, n_scored));
     SAY_TRY(score_all(scorer));
     divergence_print(&scorer->sums);
-    return EXIT_GOOD;
+    return rig_report(&scorer->rig, model);
 }
 
 static int parse(struct scorer *scorer, struct rig_options *model, struct prompt_options *prompt,
@@ -212,6 +213,7 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         rig_file_flags(model),
         rig_device_flags(model),
         rig_context_flags(model),
+        kv_flags(&model->kv),
     };
     const struct flag_page page = {
         .command = "perplexity",

@@ -5,6 +5,7 @@
 
 #include "tools/cmd.h"
 #include "tools/conversation.h"
+#include "tools/kv_record.h"
 #include "tools/prompt.h"
 #include "tools/say.h"
 
@@ -20,6 +21,7 @@ struct run {
     struct prompt_options prompt;
     struct generate_options generate;
     struct conversation_options conversation;
+    struct kv_record_options record;
 };
 
 #define OPTION(member) offsetof(struct run_options, member)
@@ -50,6 +52,8 @@ static int parse(struct run *run, int argc, char **argv)
         rig_file_flags(&run->model),
         rig_device_flags(&run->model),
         rig_context_flags(&run->model),
+        kv_flags(&run->model.kv),
+        kv_record_flags(&run->record),
     };
     const struct flag_page page = {
         .command = "run",
@@ -145,17 +149,24 @@ out:
 
 int cmd_run(int argc, char **argv)
 {
-    struct run run = {.model = rig_defaults, .generate = generate_defaults()};
+    struct run run = {
+        .model = rig_defaults, .generate = generate_defaults(), .record = KV_RECORD_DEFAULTS};
     SAY_TRY(parse(&run, argc, argv));
     struct bytes prompt = {0};
     struct rig rig = {0};
-    int code = EXIT_GOOD;
+    struct kv_record *record = NULL;
+    int code = EXIT_GOOD, record_code;
     SAY_CHECK(generate_check(&run.generate), out);
     SAY_CHECK(prompt_read(&run.prompt, &prompt), out);
     SAY_CHECK(rig_open(&rig, &run.model), out);
     if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);
-    code = generate(&run, &rig, &prompt);
+    SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
+              out);
+    SAY_CHECK(generate(&run, &rig, &prompt), out);
+    code = rig_report(&rig, &run.model);
 out:
+    record_code = kv_record_close(&record, code == EXIT_GOOD || code == EXIT_INTERRUPTED);
+    if (code == EXIT_GOOD) code = record_code;
     rig_close(&rig);
     bytes_free(&prompt);
     return code;

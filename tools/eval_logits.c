@@ -78,7 +78,8 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
             say_error("%zu ids do not fit the context of %u: give a larger -c", ids.n, rig.n_ctx);
         goto out;
     }
-    code = write_file(&rig, &ids, options->out);
+    SAY_CHECK(write_file(&rig, &ids, options->out), out);
+    code = rig_report(&rig, model);
 out:
     ids_free(&ids);
     rig_close(&rig);
@@ -92,11 +93,13 @@ int eval_logits(int argc, char **argv)
     // What is measured is the model; -ctk and -ctv put the cache's rounding back.
     model.type_k = "f32";
     model.type_v = "f32";
+    model.kv.deterministic = true;
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
         rig_file_flags(&model),
         rig_device_flags(&model),
         rig_context_flags(&model),
+        kv_flags(&model.kv),
     };
     const struct flag_page page = {
         .command = "eval logits",

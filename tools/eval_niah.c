@@ -270,11 +270,13 @@ int eval_niah(int argc, char **argv)
         .format = "md",
     };
     struct rig_options model = rig_defaults;
+    model.kv.deterministic = true;
     const struct flag_group groups[] = {
         {"Needles", niah_flags, sizeof niah_flags / sizeof niah_flags[0], &options},
         rig_file_flags(&model),
         rig_device_flags(&model),
         rig_context_flags(&model),
+        kv_flags(&model.kv),
     };
     const struct flag_page page = {
         .command = "eval niah",
@@ -294,6 +296,7 @@ int eval_niah(int argc, char **argv)
     struct rig rig;
     int code = rig_open(&rig, &model);
     if (code == EXIT_GOOD) code = run_lengths(&rig, &options, json);
+    if (code == EXIT_GOOD) code = rig_report(&rig, &model);
     rig_close(&rig);
     return code;
 }

@@ -45,7 +45,7 @@ static const struct flag *find(const struct flag_page *page, const char *name, v
     return NULL;
 }
 
-static bool parse_count(const char *text, uint32_t *out)
+bool flags_parse_size(const char *text, uint64_t *out)
 {
     char *end;
     errno = 0;
@@ -56,8 +56,16 @@ static bool parse_count(const char *text, uint32_t *out)
     if (*end == 'g' || *end == 'G') shift = 30;
     if (shift > 0) end++;
     if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0) return false;
-    if (value > UINT32_MAX >> shift) return false;
-    *out = (uint32_t)value << shift;
+    if (value > UINT64_MAX >> shift) return false;
+    *out = (uint64_t)value << shift;
+    return true;
+}
+
+static bool parse_count(const char *text, uint32_t *out)
+{
+    uint64_t value;
+    if (!flags_parse_size(text, &value) || value > UINT32_MAX) return false;
+    *out = (uint32_t)value;
     return true;
 }
 
@@ -145,6 +153,8 @@ static bool set_value(const struct flag *flag, void *options, const char *text)
         return set_texts(text, member);
     case FLAG_COUNT:
         return parse_count(text, member);
+    case FLAG_SIZE:
+        return flags_parse_size(text, member);
     case FLAG_INT:
         return parse_int(text, member);
     case FLAG_FLOAT:
@@ -161,6 +171,7 @@ static void print_default(const struct flag *flag, const void *options)
     const char *text = flag->kind == FLAG_TEXT ? *(const char *const *)member : NULL;
     if (text != NULL) printf(" [%s]", text);
     if (flag->kind == FLAG_COUNT) printf(" [%u]", *(const uint32_t *)member);
+    if (flag->kind == FLAG_SIZE) printf(" [%llu]", (unsigned long long)*(const uint64_t *)member);
     if (flag->kind == FLAG_INT) printf(" [%lld]", (long long)*(const int64_t *)member);
     if (flag->kind == FLAG_FLOAT) printf(" [%g]", (double)*(const float *)member);
     if (flag->kind == FLAG_COUNTS) {

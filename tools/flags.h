@@ -3,6 +3,7 @@
 #ifndef FATHOM_TOOLS_FLAGS_H
 #define FATHOM_TOOLS_FLAGS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ enum flag_kind {
     FLAG_TEXT,   // const char *
     FLAG_TEXTS,  // struct flag_texts: one more each time
     FLAG_COUNT,  // uint32_t; K, M, G mean 2^10, 2^20, 2^30
+    FLAG_SIZE,   // uint64_t, likewise
     FLAG_INT,    // int64_t
     FLAG_FLOAT,  // float
     FLAG_COUNTS, // struct flag_counts: counts separated by commas, in place of the default
@@ -58,6 +60,10 @@ struct flag_page {
 
 // The first of names, "-c, --ctx-size", that argv[1..] holds as a flag; NULL: none of them.
 const char *flags_given(const struct flag_page *page, int argc, char **argv, const char *names);
+
+// A number with K, M or G (2^10, 2^20, 2^30) behind it, or none. False, with nothing set, if the
+// text is no such number.
+bool flags_parse_size(const char *text, uint64_t *out);
 
 // Sets the options from argv[1..]. *operand takes the one argument that is no flag and must hold
 // NULL before; operand itself NULL: there must be none. EXIT_HELPED after printing the page.

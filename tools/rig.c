@@ -6,6 +6,7 @@
 
 #include "tools/block.h"
 #include "tools/interrupt.h"
+#include "tools/kv_report.h"
 #include "tools/say.h"
 #include "tools/timer.h"
 
@@ -19,6 +20,7 @@ const struct rig_options rig_defaults = {
     .type_k = "f16",
     .type_v = "f16",
     .yarn_ext_factor = -1,
+    .kv = KV_OPTION_DEFAULTS,
 };
 
 #define OPTION(member) offsetof(struct rig_options, member)
@@ -133,10 +135,11 @@ static int choose_isa(const struct rig_options *options, uint32_t *mask)
     }
 }
 
-static int open_device(struct rig *rig, const struct rig_options *options)
+int rig_open_device(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_device_params params;
     fathom_device_params_init(&params);
+    rig->log_level = options->log_level;
     SAY_TRY(choose_isa(options, &params.isa_mask));
     params.n_threads = options->n_threads;
     params.name = options->device;
@@ -198,11 +201,21 @@ static double trusted_tokens(const struct fathom_model_info *info, const struct 
     return n;
 }
 
+// Said where the cache is more than rows in RAM, or the user asked for a mode.
+static void say_plan(const struct rig *rig, const struct rig_options *options)
+{
+    const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
+    bool tiered = strncmp(plan, "dense:", 6) != 0;
+    if ((tiered || options->kv.mode != NULL) && rig->log_level >= FATHOM_LOG_WARN)
+        say_note("KV cache %s", plan);
+}
+
 static int open_runner(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_runner_params params;
     fathom_runner_params_init(&params, rig->model);
     params.kv_type = choose_kv_type(options);
+    SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);
     rig->n_ctx = options->n_ctx > 0 ? options->n_ctx : rig->info->n_tokens_train;
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
@@ -213,6 +226,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
                  "--rope-scaling may help",
                  rig->n_ctx, rig->info->n_tokens_train);
     SAY_TRY(say_status(fathom_runner_open(rig->model, &params, &rig->runner)));
+    say_plan(rig, options);
     SAY_TRY(say_status(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
     rig->logits = block_new(rig->info->n_vocab, sizeof *rig->logits);
     return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
@@ -222,7 +236,10 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 static int check_options(const struct rig_options *options)
 {
     uint32_t isa_mask;
+    struct fathom_kv_params kv;
+    int32_t kv_type;
     if (options->path == NULL) return say_error("no model: give -m FILE");
+    SAY_TRY(kv_flags_read(&options->kv, &kv, &kv_type));
     if (options->rope_scale != 0 && options->rope_scale < 1)
         return say_error("--rope-scale %g: must be 1 or more", (double)options->rope_scale);
     if (options->rope_freq_base != 0 && options->rope_freq_base <= 1)
@@ -238,9 +255,9 @@ static int check_options(const struct rig_options *options)
 int rig_open(struct rig *rig, const struct rig_options *options)
 {
     double start_ms = timer_now_ms();
-    *rig = (struct rig){.log_level = options->log_level};
+    *rig = (struct rig){0};
     SAY_TRY(check_options(options));
-    SAY_TRY(open_device(rig, options));
+    SAY_TRY(rig_open_device(rig, options));
     SAY_TRY(open_model(rig, options));
     SAY_TRY(open_runner(rig, options));
     rig->load_ms = timer_now_ms() - start_ms;
@@ -251,6 +268,11 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options)
 {
     *rig = (struct rig){.log_level = options->log_level};
     return open_model(rig, options);
+}
+
+int rig_report(const struct rig *rig, const struct rig_options *options)
+{
+    return kv_report_write(fathom_runner_engine(rig->runner), options->kv.stats);
 }
 
 void rig_close(struct rig *rig)

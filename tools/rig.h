@@ -6,6 +6,7 @@
 
 #include "fathom/model.h"
 #include "tools/flags.h"
+#include "tools/kv_flags.h"
 #include "tools/progress.h"
 
 struct rig_options {
@@ -28,6 +29,7 @@ struct rig_options {
     float yarn_attn_factor;
     float yarn_beta_fast;
     float yarn_beta_slow;
+    struct kv_options kv;
 };
 
 struct rig {
@@ -55,8 +57,14 @@ struct flag_group rig_context_flags(struct rig_options *options);
 // Opens everything. *rig need not be initialised and may be closed after a failure.
 int rig_open(struct rig *rig, const struct rig_options *options);
 
+// Opens the device alone.
+int rig_open_device(struct rig *rig, const struct rig_options *options);
+
 // Opens the model alone, without weights: for its vocabulary and metadata.
 int rig_open_vocabulary(struct rig *rig, const struct rig_options *options);
+
+// Writes --kv-stats, if that was asked for.
+int rig_report(const struct rig *rig, const struct rig_options *options);
 
 void rig_close(struct rig *rig);
 

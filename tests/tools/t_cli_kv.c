@@ -1,0 +1,242 @@
+// The KV cache as a user of the command meets it: flags, statistics, `bench attend`, records. Run
+// on the needle model; argv[1] is the command.
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tests/check.h"
+#include "tests/tools/cli.h"
+
+// Small enough to seal and merge within a short prompt.
+#define SMALL "--kv-segment 32,64 --kv-sink 4 --kv-window 32 "
+
+static json_t *parse(const char *text)
+{
+    json_error_t error;
+    json_t *json = json_loads(text, 0, &error);
+    if (json == NULL) fail_msg("line %d: %s, in: %s", error.line, error.text, text);
+    return json;
+}
+
+static double number(const json_t *json, const char *name)
+{
+    const json_t *value = json_object_get(json, name);
+    if (!json_is_number(value)) fail_msg("no number \"%s\"", name);
+    return json_number_value(value);
+}
+
+static void t_errors(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"--kv-mode fast", "--kv-mode fast"},
+        {"--kv-prefill none", "--kv-prefill none"},
+        {"--kv-selector tree", "--kv-selector tree"},
+        {"--kv-budget 101%", "--kv-budget 101%"},
+        {"--kv-budget 0", "--kv-budget 0"},
+        {"--kv-budget some", "--kv-budget some"},
+        {"--kv-sink 2M", "--kv-sink 2M"},
+        {"--kv-window -1", "--kv-window"},
+        {"--kv-segment 1000,1500", "--kv-segment 1000,1500"},
+        {"--kv-segment 8", "--kv-segment 8,64"},
+        {"--kv-segment 64,128,256", "--kv-segment"},
+        {"--kv-unit 1G", "--kv-unit 1G"},
+        {"--kv-type q3", "--kv-type q3"},
+        {"--kv-index-type q4", "--kv-index-type q4"},
+        {"--kv-rank-by max", "--kv-rank-by max"},
+        {"--kv-stage2 on", "--kv-stage2 on"},
+        {"--kv-candidates 0.5", "--kv-candidates 0.5"},
+        {"--kv-coverage 1.5", "--kv-coverage 1.5"},
+        {"--kv-coverage 0.9,sure", "--kv-coverage 0.9,sure"},
+        {"--kv-estimate maybe", "--kv-estimate maybe"},
+        {"--kv-vram lots", "--kv-vram"},
+        {"--kv-ram 6GB", "--kv-ram"},
+        {"--kv-disk -1", "--kv-disk"},
+        {"--kv-disk-path /tmp", "--kv-disk-path /tmp"},
+        {"--kv-disk-writes-per-day x", "--kv-disk-writes-per-day"},
+        {"--kv-verify 2", "--kv-verify 2"},
+        {"--kv-dense-layers 1M", "--kv-dense-layers 1M"},
+        {"--kv-mode sparse --kv-vram 64K", "--kv-vram"},
+        {"--kv-mode sparse --kv-ram 64K", "--kv-ram"},
+        {"--kv-stats /nonexistent/x -n 1", "/nonexistent/x"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cli cli = cli_run("run -m $M -p x -lv 0 %s >%s", cases[i][0], cli_path("ignored"));
+        cli.out_bytes = 0;
+        // Timings come before the statistics fail to be written.
+        if (strstr(cases[i][0], "stats") != NULL) {
+            assert_int_equal(cli.code, 1);
+            assert_non_null(strstr(cli.err, cases[i][1]));
+            continue;
+        }
+        cli_expect_error(cli, cases[i][1]);
+    }
+    static const char *const commands[] = {"bench", "perplexity", "eval niah", "eval logits"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        assert_non_null(strstr(cli_run("%s --help", commands[i]).out, "--kv-mode dense|stream|"));
+}
+
+// README and man page list every flag that --help lists.
+static void t_documents(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"README.md", "tools/fathom.1"};
+    const char *root = getenv("FATHOM_SOURCE_ROOT");
+    char *page = strdup(strstr(cli_run("run --help").out, "\nKV cache\n"));
+    *strstr(page, "\nRecording\n") = '\0';
+    for (size_t i = 0; i < 2; i++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s", root != NULL ? root : ".", names[i]);
+        size_t bytes, n_flags = 0;
+        char *text = cli_read_file(path, &bytes);
+        for (char *to = text, *from = text; (*to = *from) != '\0'; from++)
+            to += *from != '\\'; // the man page's hyphens
+        for (const char *at = strstr(page, "\n  --"); at != NULL; at = strstr(at + 1, "\n  --")) {
+            char flag[64];
+            snprintf(flag, sizeof flag, "%.*s", (int)strcspn(at + 3, " \n"), at + 3);
+            if (strstr(text, flag) == NULL) fail_msg("%s is not in %s", flag, names[i]);
+            n_flags++;
+        }
+        assert_int_equal(n_flags, 25);
+        free(text);
+    }
+    free(page);
+}
+
+static void t_plan_and_stats(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("run -m $M -f %s -n 8 --temp 0 --kv-mode sparse --kv-budget 50%% "
+                             "--kv-verify 100%% --kv-stats %s " SMALL,
+                             cli_prompt_file(), cli_path("stats"));
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "KV cache sparse: 4 sinks, window 32, segments of 32 and 64"));
+    size_t bytes;
+    char *text = cli_read_file(cli_path("stats"), &bytes);
+    json_t *json = parse(text);
+    // 8 tokens, the last of which is not fed, through 4 layers.
+    const double n = number(json, "n_steps");
+    assert_true(n >= 7 * 4 && fmod(n, 4) == 0);
+    assert_true(number(json, "n_steps_picked") == n && number(json, "n_verified") == n);
+    assert_true(number(json, "n_segments") >= 1 && number(json, "host_bytes") > 0);
+    assert_in_range(100 * number(json, "picked_share"), 40, 75);
+    assert_true(number(json, "verified_coverage") > 0.4);
+    assert_true(number(json, "select_us_per_token_layer") > 0);
+    assert_true(json_is_null(json_object_get(json, "host_hit_rate")));
+    assert_non_null(json_string_value(json_object_get(json, "plan")));
+    json_decref(json);
+    free(text);
+    // Nothing is said of a cache that nobody asked about.
+    cli = cli_run("run -m $M -f %s -n 2", cli_prompt_file());
+    cli_expect_good(cli);
+    assert_null(strstr(cli.err, "KV cache"));
+}
+
+static void t_exact_modes(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("run -m $M -f %s -n 16 --temp 0 --kv-mode dense", cli_prompt_file());
+    cli_expect_good(cli);
+    char *dense = strdup(cli.out);
+    static const char *const modes[] = {"stream", "sparse --kv-budget 100%"};
+    for (size_t i = 0; i < 2; i++) {
+        cli = cli_run("run -m $M -f %s -n 16 --temp 0 " SMALL "--kv-mode %s", cli_prompt_file(),
+                      modes[i]);
+        cli_expect_good(cli);
+        assert_string_equal(cli.out, dense);
+    }
+    free(dense);
+}
+
+static void t_bench_attend(void **state)
+{
+    (void)state;
+    struct cli cli = cli_run("bench attend --shape qwen3-0.6b --layers 1 --ctx 600 -n 4 -s 3 "
+                             "--kv-segment 64,256 --kv-window 64 --kv-budget 10%% -o json");
+    cli_expect_good(cli);
+    json_t *json = parse(cli.out);
+    static const char *const positive[] = {"us_per_token_layer",      "dense_us_per_token_layer",
+                                           "seal_us_per_token_layer", "prefill_us_per_token_layer",
+                                           "memory_read_gbs",         "memory_gather_gbs",
+                                           "read_fraction",           "dense_read_fraction",
+                                           "output_error_mean",       "read_bytes_per_token_layer",
+                                           "peak_rss_bytes",          "speedup"};
+    for (size_t i = 0; i < sizeof positive / sizeof positive[0]; i++)
+        assert_true(number(json, positive[i]) > 0);
+    assert_true(number(json, "us_per_token_layer_p10") <= number(json, "us_per_token_layer"));
+    assert_true(number(json, "us_per_token_layer_p90") >= number(json, "us_per_token_layer"));
+    assert_true(number(json, "dense_bytes_per_token_layer") == 600.0 * 8 * 128 * 2 * 2);
+    assert_true(number(json, "output_error_mean") <= number(json, "output_error_max"));
+    const json_t *stats = json_object_get(json, "kv_stats");
+    assert_true(number(stats, "n_steps") == 4 && number(stats, "scanned_keys") > 0);
+    json_decref(json);
+    // All rows: the dense outputs, but for the order of sums.
+    cli = cli_run("bench attend --layers 1 --ctx 600 -n 4 --kv-mode stream --kv-segment 64,256 "
+                  "--kv-window 64 -o json");
+    cli_expect_good(cli);
+    json = parse(cli.out);
+    assert_true(number(json, "output_error_max") < 1e-4);
+    json_decref(json);
+    cli = cli_run("bench attend --layers 1 --ctx 100 -n 2 --no-dense");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "| llama-3.2-1b "));
+    assert_null(strstr(cli.out, "faster than dense"));
+    cli_expect_error(cli_run("bench attend --shape gpt-9"), "--shape gpt-9");
+    cli_expect_error(cli_run("bench attend --record /nonexistent"), "/nonexistent");
+    cli_expect_error(cli_run("bench attend --record x --ctx 5"), "--ctx");
+}
+
+static void t_record(void **state)
+{
+    (void)state;
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s", cli_path("record"));
+    cli_expect_good(cli_run("run -m $M -f %s -n 12 --temp 0 --ignore-eos --kv-record %s "
+                            "--kv-record-layers 3,1 --kv-record-steps 5,2",
+                            cli_prompt_file(), folder));
+    char path[4096];
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/index.json", folder);
+    char *text = cli_read_file(path, &bytes);
+    json_t *json = parse(text);
+    const json_t *steps = json_object_get(json, "steps");
+    const size_t n_prompt = strlen(cli_needle_text) + 1; // BOS
+    assert_int_equal(json_array_size(steps), 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(json_integer_value(json_array_get(steps, i)), n_prompt + 2 + i);
+    assert_true(number(json, "n_tokens") == (double)(n_prompt + 7));
+    snprintf(path, sizeof path, "%s/layer-3.q.f16", folder);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_size, 5 * number(json, "n_heads") * number(json, "d_k") * 2);
+    json_decref(json);
+    free(text);
+    // Replayed: the tiers, reading everything, against dense attention over the same rows.
+    json =
+        parse(cli_run("bench attend --record %s --kv-budget 100%% " SMALL "-o json", folder).out);
+    assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
+    assert_true(number(json, "n_ctx") == (double)(n_prompt + 2));
+    assert_true(number(json, "output_error_max") < 1e-4);
+    json_decref(json);
+    // A file that lacks its end.
+    snprintf(path, sizeof path, "%s/layer-1.v.f16", folder);
+    cli_write_file(path, "xx", 2);
+    cli_expect_error(cli_run("bench attend --record %s", folder), "too short");
+    cli_expect_error(cli_run("run -m $M -p x --kv-record %s --kv-record-layers 9 -lv 0", folder),
+                     "--kv-record-layers 9");
+}
+
+int main(int argc, char **argv)
+{
+    cli_open(argc > 1 ? argv[1] : "fathom");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_errors),         cmocka_unit_test(t_documents),
+        cmocka_unit_test(t_plan_and_stats), cmocka_unit_test(t_exact_modes),
+        cmocka_unit_test(t_bench_attend),   cmocka_unit_test(t_record),
+    };
+    int code = check_run("cli_kv", tests, sizeof tests / sizeof tests[0]);
+    cli_close();
+    return code;
+}

@@ -1,0 +1,161 @@
+// The flags of the tiered KV cache: their table, and what their values mean.
+
+#include "tools/kv_flags.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/say.h"
+
+#define OPTION(member) offsetof(struct kv_options, member)
+
+static const struct flag table[] = {
+    {"--kv-mode", FLAG_TEXT, OPTION(mode), "dense|stream|sparse|auto",
+     "all rows hot; cold ones all read; or picked; default: auto, sparse when --kv-vram is full"},
+    {"--kv-prefill", FLAG_TEXT, OPTION(prefill), "dense|sparse", "what steps of many tokens read"},
+    {"--kv-selector", FLAG_TEXT, OPTION(selector), "cluster|chunk|block|flat",
+     "how rows are picked; flat scores every key"},
+    {"--kv-budget", FLAG_TEXT, OPTION(budget), "N or X%", "tokens picked, or share of the sealed"},
+    {"--kv-sink", FLAG_COUNT, OPTION(n_sink), "0..1M", "first tokens, always read"},
+    {"--kv-window", FLAG_COUNT, OPTION(n_window), "0..16M", "newest tokens, always read"},
+    {"--kv-segment", FLAG_COUNTS, OPTION(segment), "A[,B]",
+     "tokens sealed at once, and merged later; B: 8 times A"},
+    {"--kv-unit", FLAG_COUNT, OPTION(n_unit), "0..64k", "tokens of a unit; 0: the selector's own"},
+    {"--kv-type", FLAG_TEXT, OPTION(type), "f16|bf16|q8|q4|q2",
+     "of sealed rows; f16 and bf16 stand for -ctk and -ctv too"},
+    {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
+    {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box", "what a unit is judged by"},
+    {"--kv-stage2", FLAG_TEXT, OPTION(stage2), "off|q4|q8",
+     "codes of the keys that score the candidates token by token"},
+    {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "X", "of stage 2, times the budget"},
+    {"--kv-coverage", FLAG_TEXT, OPTION(coverage), "X[,bound]",
+     "raise budgets until the estimate (or the bound) of the coverage is X; 0: off"},
+    {"--kv-estimate", FLAG_TEXT, OPTION(estimate), "on|off", "add the estimate of unread rows"},
+    {"--kv-vram", FLAG_SIZE, OPTION(vram_bytes), "SIZE",
+     "hot rows (in RAM, without a GPU); 0: auto"},
+    {"--kv-ram", FLAG_SIZE, OPTION(ram_bytes), "SIZE",
+     "sealed rows, index and staging; 0: no limit"},
+    {"--kv-disk", FLAG_SIZE, OPTION(disk_bytes), "SIZE", "rows that RAM does not hold; 0: none"},
+    {"--kv-disk-path", FLAG_TEXT, OPTION(disk_path), "DIR", "where; default: " KV_DISK_PATH},
+    {"--kv-disk-writes-per-day", FLAG_SIZE, OPTION(disk_day_bytes), "SIZE",
+     "most that goes to disk in 24 hours; 0: no limit"},
+    {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%", "decode steps compared with exact attention"},
+    {"--kv-dense-layers", FLAG_COUNT, OPTION(n_dense_layers), "0..4k",
+     "first layers that read everything"},
+    {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -", "write what the cache did, as JSON"},
+    {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
+     "the same seed gives the same bits (the default of eval)"},
+    {"--no-deterministic", FLAG_OFF, OPTION(deterministic), NULL, "go on without a late disk"},
+};
+
+struct flag_group kv_flags(struct kv_options *options)
+{
+    return (struct flag_group){"KV cache", table, sizeof table / sizeof table[0], options};
+}
+
+// Place of word among n words; the table has made sure that it is there.
+static int32_t place_of(const char *word, const char *const *words, int32_t n)
+{
+    int32_t i = 0;
+    while (i + 1 < n && strcmp(words[i], word) != 0)
+        i++;
+    return i;
+}
+
+// "X%" as a share.
+static bool parse_percent(const char *text, float *share)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || strcmp(end, "%") != 0 || !(value >= 0 && value <= 100)) return false;
+    *share = (float)(value / 100);
+    return true;
+}
+
+static int read_budget(const char *text, struct fathom_kv_params *kv)
+{
+    kv->budget_tokens = 0;
+    if (parse_percent(text, &kv->budget_share)) return EXIT_GOOD;
+    if (flags_parse_size(text, &kv->budget_tokens) && kv->budget_tokens > 0) return EXIT_GOOD;
+    return say_error("--kv-budget %s: must be a number of tokens, or 0%% to 100%%", text);
+}
+
+static int read_coverage(const char *text, struct fathom_kv_params *kv)
+{
+    char *end;
+    double value = strtod(text, &end);
+    kv->coverage = (float)value;
+    kv->coverage_bound = strcmp(end, ",bound") == 0;
+    bool whole = end != text && (*end == '\0' || kv->coverage_bound);
+    if (whole && value >= 0 && value <= 1) return EXIT_GOOD;
+    return say_error("--kv-coverage %s: must be 0 to 1, or the same with \",bound\" behind it",
+                     text);
+}
+
+static int read_segment(const struct flag_counts *list, struct fathom_kv_params *kv)
+{
+    enum { RATIO = 8, LEAST = 16, MOST = 65536 };
+    kv->n_segment = list->items[0];
+    kv->n_merged = list->n > 1 ? list->items[1] : RATIO * list->items[0];
+    if (list->n > 2) return say_error("--kv-segment: two sizes at most");
+    if (kv->n_segment < LEAST || kv->n_segment > MOST / RATIO || kv->n_merged > MOST ||
+        kv->n_merged <= kv->n_segment || kv->n_merged % kv->n_segment != 0)
+        return say_error("--kv-segment %u,%u: must be %d to %d, and a multiple of it up to %d",
+                         kv->n_segment, kv->n_merged, LEAST, MOST / RATIO, MOST);
+    return EXIT_GOOD;
+}
+
+static void read_type(const char *type, struct fathom_kv_params *kv, int32_t *kv_type)
+{
+    if (type == NULL) return;
+    if (type[0] == 'q')
+        kv->codec = type[1] - '0'; // enum fathom_kv_codec counts bits
+    else
+        *kv_type = strcmp(type, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
+}
+
+static void read_words(const struct kv_options *options, struct fathom_kv_params *kv)
+{
+    // In the order of the library's enumerations.
+    static const char *const modes[] = {"auto", "dense", "stream", "sparse"};
+    static const char *const selectors[] = {"cluster", "chunk", "block", "flat"};
+    static const char *const ranks[] = {"ball", "mean", "box"};
+    static const char *const bits[] = {"off", "q4", "q8"};
+    kv->mode = options->mode != NULL ? place_of(options->mode, modes, 4) : FATHOM_KV_AUTO;
+    kv->prefill = strcmp(options->prefill, "sparse") == 0;
+    kv->selector = place_of(options->selector, selectors, 4);
+    kv->rank_by = place_of(options->rank_by, ranks, 3);
+    kv->stage2_bits = 4 * place_of(options->stage2, bits, 3);
+    kv->index_q8 = strcmp(options->index_type, "q8") == 0;
+    kv->estimate = strcmp(options->estimate, "on") == 0;
+}
+
+int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv, int32_t *kv_type)
+{
+    fathom_kv_params_init(kv);
+    read_words(options, kv);
+    read_type(options->type, kv, kv_type);
+    SAY_TRY(read_budget(options->budget, kv));
+    SAY_TRY(read_coverage(options->coverage, kv));
+    SAY_TRY(read_segment(&options->segment, kv));
+    kv->candidates = options->candidates;
+    if (!(kv->candidates >= 1 && kv->candidates <= 1e6f))
+        return say_error("--kv-candidates %g: must be 1 to 1000000", (double)kv->candidates);
+    if (!parse_percent(options->verify, &kv->verify_share))
+        return say_error("--kv-verify %s: must be 0%% to 100%%", options->verify);
+    if (options->disk_path != NULL && options->disk_bytes == 0)
+        return say_error("--kv-disk-path %s: needs --kv-disk SIZE", options->disk_path);
+    kv->deterministic = options->deterministic;
+    kv->n_sink = options->n_sink;
+    kv->n_window = options->n_window;
+    kv->n_unit = options->n_unit;
+    kv->n_dense_layers = options->n_dense_layers;
+    kv->device_bytes = options->vram_bytes;
+    kv->host_bytes = options->ram_bytes;
+    kv->disk_bytes = options->disk_bytes;
+    kv->disk_day_bytes = options->disk_day_bytes;
+    if (kv->disk_bytes > 0)
+        kv->disk_path = options->disk_path != NULL ? options->disk_path : KV_DISK_PATH;
+    return EXIT_GOOD;
+}

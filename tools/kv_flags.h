@@ -1,0 +1,54 @@
+// The flags of the tiered KV cache, shared by every command that opens an engine.
+
+#ifndef FATHOM_TOOLS_KV_FLAGS_H
+#define FATHOM_TOOLS_KV_FLAGS_H
+
+#include <stdbool.h>
+
+#include "fathom/fathom.h"
+#include "tools/flags.h"
+
+struct kv_options {
+    const char *mode; // NULL: not given, auto
+    const char *prefill;
+    const char *selector;
+    const char *budget;
+    uint32_t n_sink;
+    uint32_t n_window;
+    struct flag_counts segment; // tokens sealed at once, and merged if given
+    uint32_t n_unit;
+    const char *type; // NULL: as the flags of the cache's type say, plain
+    const char *index_type;
+    const char *rank_by;
+    const char *stage2;
+    float candidates;
+    const char *coverage;
+    const char *estimate;
+    uint64_t vram_bytes;
+    uint64_t ram_bytes;
+    uint64_t disk_bytes;
+    const char *disk_path; // NULL: KV_DISK_PATH
+    uint64_t disk_day_bytes;
+    const char *verify;
+    uint32_t n_dense_layers;
+    const char *stats; // file, "-" or NULL
+    bool deterministic;
+};
+
+#define KV_DISK_PATH "/var/tmp"
+
+// The library's defaults (fathom_kv_params_init), as text.
+#define KV_OPTION_DEFAULTS                                                                         \
+    {                                                                                              \
+        .prefill = "dense", .selector = "cluster", .budget = "2%", .n_sink = 64, .n_window = 512,  \
+        .segment = {{1024, 8192}, 2}, .index_type = "q8", .rank_by = "ball", .stage2 = "q4",       \
+        .candidates = 4, .coverage = "0", .estimate = "off", .verify = "0%"                        \
+    }
+
+struct flag_group kv_flags(struct kv_options *options);
+
+// Turns the options into parameters: *kv, which need not be initialised, and *kv_type, which stays
+// as it is unless --kv-type names a plain type. Says which flag is wrong.
+int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv, int32_t *kv_type);
+
+#endif

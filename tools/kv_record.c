@@ -1,0 +1,215 @@
+// The writer of records. It sees rows through the engine's tap, on the thread that feeds the model,
+// and keeps an exit code until close, since a tap has nobody to give it to.
+//
+// Queries are kept of steps of one token only. A sequence that is cut back is recorded on from
+// there, unless queries of what was cut were kept: then recording ends.
+
+#include "tools/kv_record.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/block.h"
+#include "tools/f16.h"
+#include "tools/say.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are written as they lie in memory");
+
+#define OPTION(member) offsetof(struct kv_record_options, member)
+
+static const struct flag table[] = {
+    {"--kv-record", FLAG_TEXT, OPTION(folder), "DIR",
+     "write keys, values and queries there, for fathom bench attend --record"},
+    {"--kv-record-layers", FLAG_COUNTS, OPTION(layers), "L,...", "which layers; default: all"},
+    {"--kv-record-steps", FLAG_COUNTS, OPTION(steps), "N[,SKIP]",
+     "queries of N decoded tokens, after SKIP others"},
+};
+
+static const char kinds[] = {'k', 'v', 'q'}; // in the order of enum fathom_tap_rows
+
+enum { KINDS = sizeof kinds };
+
+struct layer_files {
+    uint32_t layer;
+    FILE *files[KINDS];
+};
+
+struct kv_record {
+    const char *folder;
+    fathom_engine *engine;
+    struct kv_shape shape;      // n_layers: recorded ones
+    struct layer_files *layers; // [shape.n_layers]
+    uint16_t *rows;
+    size_t rows_capacity;
+    uint32_t n_tokens;
+    uint32_t *steps; // [n_steps_max] places of tokens whose queries are kept
+    uint32_t n_steps, n_steps_max;
+    uint32_t n_skip; // steps of one token still to let pass
+    bool asking;     // in the current step: its queries are kept
+    bool ended;
+    int code;
+};
+
+struct flag_group kv_record_flags(struct kv_record_options *options)
+{
+    return (struct flag_group){"Recording", table, sizeof table / sizeof table[0], options};
+}
+
+void kv_record_path(char path[KV_RECORD_PATH_BYTES], const char *folder, uint32_t layer, char kind)
+{
+    snprintf(path, KV_RECORD_PATH_BYTES, "%s/layer-%u.%c.f16", folder, layer, kind);
+}
+
+// ---- While the model runs -----------------------------------------------------------------------
+
+static void begin_step(struct kv_record *r, const struct fathom_tap_args *args)
+{
+    const bool cut = r->n_steps > 0 && args->first_token <= r->steps[r->n_steps - 1];
+    r->ended = r->ended || cut || r->n_steps == r->n_steps_max;
+    r->asking = false;
+    if (r->ended) return;
+    r->n_tokens = args->first_token + args->n_tokens;
+    if (args->n_tokens > 1) return;
+    r->asking = r->n_skip == 0;
+    if (r->asking)
+        r->steps[r->n_steps++] = args->first_token;
+    else
+        r->n_skip--;
+}
+
+// Writes n values at the place of row `row` of a file with rows of row_values.
+static int write_rows(struct kv_record *r, FILE *file, uint64_t row, size_t row_values,
+                      const float *rows, size_t n)
+{
+    SAY_TRY(block_grow(&r->rows, &r->rows_capacity, n, sizeof *r->rows));
+    f16_from_floats(r->rows, rows, n);
+    const off_t place = (off_t)(row * row_values * sizeof *r->rows);
+    if (fseeko(file, place, SEEK_SET) == 0 && fwrite(r->rows, sizeof *r->rows, n, file) == n)
+        return EXIT_GOOD;
+    return say_error("cannot write to --kv-record %s: %s", r->folder, strerror(errno));
+}
+
+static void see(const struct fathom_tap_args *args, void *user)
+{
+    struct kv_record *r = user;
+    const struct kv_shape *p = &r->shape;
+    const size_t row_values[] = {(size_t)p->n_kv_heads * p->d_k, (size_t)p->n_kv_heads * p->d_v,
+                                 (size_t)p->n_heads * p->d_k};
+    if (args->kind == FATHOM_TAP_KEYS && args->layer == 0) begin_step(r, args);
+    if (r->ended || r->code != EXIT_GOOD) return;
+    if (args->kind == FATHOM_TAP_QUERIES && !r->asking) return;
+    for (uint32_t i = 0; i < p->n_layers; i++) {
+        if (r->layers[i].layer != args->layer) continue;
+        const size_t n = row_values[args->kind];
+        const uint64_t row = args->kind == FATHOM_TAP_QUERIES ? r->n_steps - 1 : args->first_token;
+        r->code =
+            write_rows(r, r->layers[i].files[args->kind], row, n, args->rows, n * args->n_tokens);
+    }
+}
+
+// ---- Before and after ---------------------------------------------------------------------------
+
+static int choose_layers(struct kv_record *r, const struct flag_counts *list, uint32_t n_layers)
+{
+    r->shape.n_layers = list->n > 0 ? list->n : n_layers;
+    r->layers = block_new(r->shape.n_layers, sizeof *r->layers);
+    if (r->layers == NULL) return EXIT_BAD;
+    for (uint32_t i = 0; i < r->shape.n_layers; i++) {
+        r->layers[i].layer = list->n > 0 ? list->items[i] : i;
+        if (r->layers[i].layer >= n_layers)
+            return say_error("--kv-record-layers %u: the model has layers 0 to %u",
+                             r->layers[i].layer, n_layers - 1);
+        for (uint32_t j = 0; j < i; j++)
+            if (r->layers[j].layer == r->layers[i].layer)
+                return say_error("--kv-record-layers: layer %u is named twice", r->layers[i].layer);
+    }
+    return EXIT_GOOD;
+}
+
+static int create_files(struct kv_record *r)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    if (mkdir(r->folder, 0777) != 0 && errno != EEXIST)
+        return say_error("cannot create --kv-record %s: %s", r->folder, strerror(errno));
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            kv_record_path(path, r->folder, r->layers[i].layer, kinds[kind]);
+            r->layers[i].files[kind] = fopen(path, "wb");
+            if (r->layers[i].files[kind] == NULL)
+                return say_error("cannot create %s: %s", path, strerror(errno));
+        }
+    return EXIT_GOOD;
+}
+
+int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
+                   fathom_engine *engine, struct kv_record **record)
+{
+    *record = NULL;
+    if (options->folder == NULL) return EXIT_GOOD;
+    if (options->steps.n > 2 || options->steps.items[0] == 0)
+        return say_error("--kv-record-steps: give N[,SKIP], N at least 1");
+    struct kv_record *r = block_new(1, sizeof *r);
+    if (r == NULL) return EXIT_BAD;
+    *record = r;
+    r->folder = options->folder;
+    r->engine = engine;
+    r->shape.n_heads = info->n_heads;
+    r->shape.n_kv_heads = info->n_kv_heads;
+    r->shape.d_k = info->d_k;
+    r->shape.d_v = info->d_v;
+    r->n_steps_max = options->steps.items[0];
+    r->n_skip = options->steps.n > 1 ? options->steps.items[1] : 0;
+    r->steps = block_new(r->n_steps_max, sizeof *r->steps);
+    r->code = r->steps != NULL ? EXIT_GOOD : EXIT_BAD;
+    if (r->code == EXIT_GOOD) r->code = choose_layers(r, &options->layers, info->n_layers);
+    if (r->code == EXIT_GOOD) r->code = create_files(r);
+    if (r->code == EXIT_GOOD) r->code = say_status(fathom_engine_tap(engine, see, r));
+    return r->code;
+}
+
+static int write_index(const struct kv_record *r)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    if (r->n_steps == 0)
+        return say_error("--kv-record %s: no token was decoded, so no query is in it", r->folder);
+    json_t *layers = json_array(), *steps = json_array();
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
+        json_array_append_new(layers, json_integer(r->layers[i].layer));
+    for (uint32_t i = 0; i < r->n_steps; i++)
+        json_array_append_new(steps, json_integer(r->steps[i]));
+    json_t *json =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "format", KV_RECORD_FORMAT,
+                  "version", KV_RECORD_VERSION, "n_tokens", (int)r->n_tokens, "n_heads",
+                  (int)r->shape.n_heads, "n_kv_heads", (int)r->shape.n_kv_heads, "d_k",
+                  (int)r->shape.d_k, "d_v", (int)r->shape.d_v, "layers", layers, "steps", steps);
+    snprintf(path, sizeof path, "%s/index.json", r->folder);
+    errno = 0;
+    const int failed = json == NULL || json_dump_file(json, path, JSON_COMPACT) != 0;
+    json_decref(json);
+    return failed ? say_error("cannot write %s: %s", path, strerror(errno)) : EXIT_GOOD;
+}
+
+int kv_record_close(struct kv_record **record, bool keep)
+{
+    struct kv_record *r = *record;
+    if (r == NULL) return EXIT_GOOD;
+    int code = r->code;
+    if (code == EXIT_GOOD) code = say_status(fathom_engine_tap(r->engine, NULL, NULL));
+    for (uint32_t i = 0; r->layers != NULL && i < r->shape.n_layers; i++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            FILE *file = r->layers[i].files[kind];
+            if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)
+                code = say_error("cannot write to --kv-record %s: %s", r->folder, strerror(errno));
+        }
+    if (code == EXIT_GOOD && keep) code = write_index(r);
+    block_free(r->layers);
+    block_free(r->rows);
+    block_free(r->steps);
+    block_free(r);
+    *record = NULL;
+    return code;
+}
