@@ -1,15 +1,18 @@
-// Selection by histograms.
+// Selection by a sample and a histogram.
 //
-// Items between two values are counted in bins of equal width: ranks are logarithms, so the bins of
-// a radix over their bits would be few and crowded, and every count would wait for the one before.
-// The few items of the bin that the cut lies in are sorted; when they are many, they are counted
-// again in finer bins.
+// The cut of a sample of the items tells between which two values theirs lies, nearly always. The
+// items above are summed, those between are collected, and counted in bins of equal width: ranks
+// are logarithms, so the bins of a radix over their bits would be few and crowded. The few items of
+// the bin that the cut lies in are sorted; when they are many, they are counted again in finer
+// bins.
 
 #include "index/cut.h"
 
+#include <float.h>
 #include <math.h>
+#include <string.h>
 
-enum { BINS = 2048, FEW = 256, LANES = 16 };
+enum { BINS = 512, FEW = 32, SAMPLE = 1024 };
 
 // Items from lo to hi; bin b holds those of (x - lo) * scale = b and a fraction.
 struct range {
@@ -18,10 +21,18 @@ struct range {
     double scale; // in double no two floats are too close or too far
 };
 
-struct item {
-    float x;
-    uint32_t weight;
+// Places of items that the cut may lie among.
+struct items {
+    const float *x;
+    const float *weight; // or NULL: ones
+    uint32_t *at;
+    size_t n;
 };
+
+static uint32_t weight_of(const struct items *items, uint32_t at)
+{
+    return items->weight != NULL ? (uint32_t)items->weight[at] : 1;
+}
 
 static uint32_t bin_of(const struct range *range, float x)
 {
@@ -29,109 +40,133 @@ static uint32_t bin_of(const struct range *range, float x)
     return at < BINS - 1 ? (uint32_t)at : BINS - 1;
 }
 
-static uint32_t weight_of(const float *weight, size_t i)
+static struct range find_range(const struct items *items)
 {
-    return weight != NULL ? (uint32_t)weight[i] : 1;
-}
-
-// The range of all items but those at -infinity and NaN; lo > hi: there are none.
-static struct range find_range(const float *x, size_t n)
-{
-    float lo[LANES], hi[LANES];
-    size_t i = 0;
-    for (uint32_t j = 0; j < LANES; j++) {
-        lo[j] = INFINITY;
-        hi[j] = -INFINITY;
+    struct range range = {INFINITY, -INFINITY, 0};
+    for (size_t i = 0; i < items->n; i++) {
+        const float x = items->x[items->at[i]];
+        range.lo = x < range.lo ? x : range.lo;
+        range.hi = x > range.hi ? x : range.hi;
     }
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) {
-            const float low = x[i + j] > -INFINITY ? x[i + j] : INFINITY;
-            lo[j] = low < lo[j] ? low : lo[j];
-            hi[j] = x[i + j] > hi[j] ? x[i + j] : hi[j];
-        }
-    for (; i < n; i++) {
-        lo[0] = x[i] > -INFINITY && x[i] < lo[0] ? x[i] : lo[0];
-        hi[0] = x[i] > hi[0] ? x[i] : hi[0];
-    }
-    struct range range = {lo[0], hi[0], 0};
-    for (uint32_t j = 1; j < LANES; j++) {
-        range.lo = lo[j] < range.lo ? lo[j] : range.lo;
-        range.hi = hi[j] > range.hi ? hi[j] : range.hi;
-    }
+    if (range.lo < range.hi) range.scale = BINS / ((double)range.hi - (double)range.lo);
     return range;
 }
 
-// The greatest bin so that it and those above hold cut->left; takes those above off it.
-static uint32_t find_bin(const float *x, const float *weight, size_t n, const struct range *range,
-                         struct cut *cut)
+// Narrows the items to those of the greatest bin so that it and those above hold cut->left; takes
+// those above off it.
+static void narrow(struct items *items, const struct range *range, struct cut *cut)
 {
     uint32_t bins[BINS] = {0};
     uint32_t bin = BINS - 1;
-    for (size_t i = 0; i < n; i++)
-        if (x[i] >= range->lo && x[i] <= range->hi)
-            bins[bin_of(range, x[i])] += weight_of(weight, i);
+    size_t n = 0;
+    for (size_t i = 0; i < items->n; i++)
+        bins[bin_of(range, items->x[items->at[i]])] += weight_of(items, items->at[i]);
     for (; bin > 0 && bins[bin] < cut->left; bin--)
         cut->left -= bins[bin];
-    return bin;
-}
-
-// Narrows the range to the items of a bin; returns how many there are, the first FEW in items.
-static size_t narrow(const float *x, const float *weight, size_t n, uint32_t bin,
-                     struct range *range, struct item *items)
-{
-    struct range next = {INFINITY, -INFINITY, 0};
-    size_t n_items = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!(x[i] >= range->lo && x[i] <= range->hi) || bin_of(range, x[i]) != bin) continue;
-        next.lo = x[i] < next.lo ? x[i] : next.lo;
-        next.hi = x[i] > next.hi ? x[i] : next.hi;
-        if (n_items < FEW) items[n_items] = (struct item){x[i], weight_of(weight, i)};
-        n_items++;
+    for (size_t i = 0; i < items->n; i++) {
+        const uint32_t at = items->at[i];
+        items->at[n] = at;
+        n += bin_of(range, items->x[at]) == bin;
     }
-    *range = next;
-    return n_items;
+    items->n = n;
 }
 
 // The cut among a few items: descending, until they hold what is left.
-static void cut_few(struct item *items, size_t n, struct cut *cut)
+static void cut_few(struct items *items, struct cut *cut)
 {
-    for (size_t i = 1; i < n; i++) {
-        const struct item item = items[i];
-        size_t at = i;
-        for (; at > 0 && items[at - 1].x < item.x; at--)
-            items[at] = items[at - 1];
-        items[at] = item;
+    const float *x = items->x;
+    uint32_t *at = items->at;
+    for (size_t i = 1; i < items->n; i++) {
+        const uint32_t item = at[i];
+        size_t to = i;
+        for (; to > 0 && x[at[to - 1]] < x[item]; to--)
+            at[to] = at[to - 1];
+        at[to] = item;
     }
-    for (size_t i = 0, end = 0; i < n; i = end) {
+    for (size_t i = 0, end = 0; i < items->n; i = end) {
         uint64_t weight = 0;
-        for (; end < n && items[end].x == items[i].x; end++)
-            weight += items[end].weight;
-        cut->value = items[i].x;
+        for (; end < items->n && x[at[end]] == x[at[i]]; end++)
+            weight += weight_of(items, at[end]);
+        cut->value = x[at[i]];
         if (weight >= cut->left) return;
         cut->left -= weight;
     }
 }
 
-struct cut cut_find(const float *x, const float *weight, size_t n, uint64_t want)
+// The cut among items that hold at least `want`, which is above 0. Leaves their order undefined.
+static struct cut cut_items(struct items *items, uint64_t want)
+{
+    struct cut cut = {.left = want};
+    while (items->n > FEW) {
+        const struct range range = find_range(items);
+        cut.value = range.hi;
+        if (!(range.lo < range.hi)) return cut;
+        narrow(items, &range, &cut);
+    }
+    cut_few(items, &cut);
+    return cut;
+}
+
+// Keeps the items up to hi; sums those above, and those kept.
+static void split(struct items *items, float hi, uint64_t *above, uint64_t *kept)
+{
+    size_t n = 0;
+    *above = *kept = 0;
+    for (size_t i = 0; i < items->n; i++) {
+        const uint32_t at = items->at[i];
+        const bool keep = items->x[at] <= hi;
+        const uint64_t weight = weight_of(items, at);
+        *above += keep ? 0 : weight;
+        *kept += keep ? weight : 0;
+        items->at[n] = at;
+        n += keep;
+    }
+    items->n = n;
+}
+
+// Values around that of the cut, from every step-th item. The margin is two and a half standard
+// deviations of what a random sample would hold of the items taken.
+static void bracket(const float *x, const float *weight, size_t n, uint64_t want, float *lo,
+                    float *hi)
+{
+    float sample[SAMPLE], sample_weight[SAMPLE];
+    uint32_t at[SAMPLE];
+    const size_t step = n / SAMPLE;
+    const uint64_t middle = want / step;
+    uint64_t total = 0;
+    size_t n_sample = 0;
+    for (size_t i = step / 2; i < n && n_sample < SAMPLE; i += step) {
+        if (!(x[i] > -INFINITY)) continue;
+        sample[n_sample] = x[i];
+        sample_weight[n_sample] = weight != NULL ? weight[i] : 1;
+        total += (uint64_t)sample_weight[n_sample++];
+    }
+    const double mean = n_sample > 0 ? (double)total / (double)n_sample : 0;
+    const uint64_t margin = (uint64_t)(2.5 * sqrt((double)middle * mean) + 2 * mean) + 1;
+    for (int side = 0; side < 2; side++) {
+        struct items items = {sample, sample_weight, at, n_sample};
+        for (uint32_t i = 0; i < n_sample; i++)
+            at[i] = i;
+        if (side == 0 && middle + margin < total) *lo = cut_items(&items, middle + margin).value;
+        if (side == 1 && middle > margin && middle - margin < total)
+            *hi = cut_items(&items, middle - margin).value;
+    }
+}
+
+struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *weight, size_t n,
+                    uint64_t want, uint32_t *room)
 {
     const struct cut none = {.value = INFINITY};
     const struct cut all = {.value = -INFINITY};
-    struct cut cut = {.left = want};
-    struct item items[FEW];
-    uint64_t total = 0;
+    float lo = -FLT_MAX, hi = INFINITY;
     if (want == 0) return none;
-    for (size_t i = 0; i < n && total < want; i++)
-        total += x[i] > -INFINITY ? weight_of(weight, i) : 0;
-    if (total < want) return all;
-    struct range range = find_range(x, n);
-    while (range.lo < range.hi) {
-        range.scale = BINS / ((double)range.hi - (double)range.lo);
-        const uint32_t bin = find_bin(x, weight, n, &range, &cut);
-        const size_t n_items = narrow(x, weight, n, bin, &range, items);
-        if (n_items > FEW) continue;
-        cut_few(items, n_items, &cut);
-        return cut;
+    if (n > 4 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
+    for (;;) {
+        struct items items = {x, weight, room, kv->find_above(x, n, lo, room)};
+        uint64_t above, kept;
+        split(&items, hi, &above, &kept);
+        if (above < want && kept >= want - above) return cut_items(&items, want - above);
+        if (lo == -FLT_MAX && hi == INFINITY) return all;
+        lo = -FLT_MAX, hi = INFINITY; // the sample was not like the rest
     }
-    cut.value = range.hi;
-    return cut;
 }

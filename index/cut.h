@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/iface/kernels.h"
+
 // Items above `value` are taken, and of those equal to it, in order, while `left` is above zero.
 struct cut {
     float value;
@@ -14,8 +16,9 @@ struct cut {
 };
 
 // Where the greatest of x[n] hold `want` in weight, or a little more: weights are whole numbers and
-// NULL stands for ones. Items at -infinity, and NaN, are never taken.
-struct cut cut_find(const float *x, const float *weight, size_t n, uint64_t want);
+// NULL stands for ones. Items at -infinity, and NaN, are never taken. room[n] is overwritten.
+struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *weight, size_t n,
+                    uint64_t want, uint32_t *room);
 
 // Whether the cut takes the next item in order.
 static inline bool cut_takes(struct cut *cut, float x, float weight)

@@ -6,63 +6,31 @@
 #include "index/rank.h"
 
 #include <math.h>
-#include <string.h>
-
-enum { CHUNK = 256 }; // slots ranked at a time
-
-// The value of n slots by one query head: log of what share of the mass a token may have.
-static void value_slots(const struct search *s, const struct head *head, const struct level *level,
-                        uint32_t slot, uint32_t n, uint32_t g, float *value)
-{
-    const struct selector_params *p = &s->selector->params;
-    const bool by_mass = p->threshold > 0 && level == &head->fine;
-    const float *score = level->scores + (size_t)g * level->stride + slot;
-    const float *radius = level->radius + slot;
-    const float mass = head->log_mass[g];
-    const float reach =
-        p->rank_by == FATHOM_RANK_MEAN || by_mass || level->tops != NULL ? 0 : head->norm[g];
-    if (level->tops != NULL && !by_mass) score = level->tops + (size_t)g * level->stride + slot;
-    for (uint32_t i = 0; i < n; i++)
-        value[i] = score[i] + reach * radius[i] - mass;
-}
-
-static void rank_slots(const struct search *s, const struct head *head, struct level *level,
-                       uint32_t slot, uint32_t n)
-{
-    const struct selector_params *p = &s->selector->params;
-    float value[CHUNK];
-    float sum[CHUNK];
-    float *rank = level->rank + slot;
-    const float *weight = level->weight + slot;
-    value_slots(s, head, level, slot, n, 0, rank);
-    for (uint32_t g = 1; g < p->group; g++) {
-        value_slots(s, head, level, slot, n, g, value);
-        for (uint32_t i = 0; i < n; i++)
-            rank[i] = value[i] > rank[i] ? value[i] : rank[i];
-    }
-    if (p->reduce_sum) {
-        memset(sum, 0, sizeof sum);
-        for (uint32_t g = 0; g < p->group; g++) {
-            value_slots(s, head, level, slot, n, g, value);
-            for (uint32_t i = 0; i < n; i++)
-                sum[i] += expf(value[i] - rank[i]);
-        }
-        for (uint32_t i = 0; i < n; i++)
-            rank[i] += logf(sum[i]);
-    }
-    for (uint32_t i = 0; i < n && p->threshold > 0 && level == &head->fine; i++)
-        rank[i] += logf(weight[i]);
-    for (uint32_t i = 0; i < n; i++)
-        rank[i] = weight[i] > 0 ? rank[i] : -INFINITY;
-}
 
 void rank_level(const struct search *s, const struct head *head, struct level *level,
                 uint32_t first_slot)
 {
-    for (uint32_t slot = first_slot; slot < level->n_slots; slot += CHUNK) {
-        const uint32_t left = level->n_slots - slot;
-        rank_slots(s, head, level, slot, left < CHUNK ? left : CHUNK);
-    }
+    const struct selector_params *p = &s->selector->params;
+    const bool by_mass = p->threshold > 0 && level == &head->fine;
+    const bool by_box = level->tops != NULL && !by_mass;
+    const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL && !by_mass;
+    const float *weight = level->weight;
+    float *rank = level->rank;
+    const struct rank_args args = {
+        .scores = (by_box ? level->tops : level->scores) + first_slot,
+        .stride = level->stride,
+        .radius = by_ball ? level->radius + first_slot : NULL,
+        .reach = head->norm,
+        .mass = head->log_mass,
+        .weight = weight + first_slot,
+        .group = p->group,
+        .sum = p->reduce_sum,
+        .n = level->n_slots - first_slot,
+        .out = rank + first_slot,
+    };
+    p->kernels->kv.rank_scores(&args);
+    for (uint32_t slot = first_slot; slot < level->n_slots && by_mass; slot++)
+        if (weight[slot] > 0) rank[slot] += logf(weight[slot]);
 }
 
 void rank_masses(const struct search *s, struct head *head)
@@ -81,8 +49,9 @@ void rank_masses(const struct search *s, struct head *head)
 uint64_t rank_count_above(const struct search *s, const struct level *level, uint32_t first_slot)
 {
     const float threshold = s->selector->params.threshold;
-    const float least = threshold > 0 ? logf(threshold) : INFINITY;
+    const float least = logf(threshold);
     uint64_t n_rows = 0;
+    if (threshold == 0) return 0;
     for (uint32_t slot = first_slot; slot < level->n_slots; slot++)
         if (level->rank[slot] > least) n_rows += (uint64_t)level->weight[slot];
     return n_rows;

@@ -67,6 +67,7 @@ struct head {
     float *token_scores; // [group, n_rows_max]
     float *token_rank;   // [n_rows_max]; -infinity: picked or masked
     float *token_error;  // [n_segments, group]
+    uint32_t *places;    // [fine.stride, and n_rows_max where there are tokens] of what is taken
     struct picked_run *runs;
     uint32_t n_runs;
     uint64_t *picked; // bits of rows picked by earlier calls; filled from the second call on

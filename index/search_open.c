@@ -66,6 +66,7 @@ static void place_head(struct room *room, struct head *head, const struct select
     head->token_scores = take(room, tokens ? p->group * n_rows : 0, f32);
     head->token_rank = take(room, tokens ? n_rows : 0, f32);
     head->token_error = take(room, tokens ? n_segments * p->group : 0, f32);
+    head->places = take(room, tokens && n_rows > n_slots ? n_rows : n_slots, sizeof(uint32_t));
     head->runs = take(room, n_rows, sizeof *head->runs);
     head->picked = take(room, n_rows / 64 + 1, sizeof *head->picked);
     head->rest_bound = take(room, p->group, f32);

@@ -136,9 +136,7 @@ static void take_unit(const struct search *s, struct head *head, const struct sp
         .row = begin[unit],
         .n_rows = n_rows,
         .slot = slot,
-        .token = (uint32_t)head->n_tokens,
     };
-    head->n_tokens += n_rows;
     head->scanned_keys += n_rows;
     head->scanned_bytes +=
         n_rows * kv_code_bytes(s->selector->params.stage2_bits, s->selector->params.d_k);
@@ -164,15 +162,18 @@ static void take_outliers(const struct search *s, struct head *head)
 static void take_units(const struct search *s, struct head *head, uint64_t want, bool candidates)
 {
     struct level *fine = &head->fine;
-    struct cut cut = cut_find(fine->rank, fine->weight, fine->n_slots, want);
-    for (uint32_t i = 0; i < fine->n_spans; i++) {
-        const struct span *span = &fine->spans[i];
-        for (uint32_t j = 0; j < span->n; j++) {
-            const float weight = fine->weight[span->slot + j];
-            if (!cut_takes(&cut, fine->rank[span->slot + j], weight)) continue;
-            if (!candidates) head->n_budgeted += (uint64_t)weight;
-            take_unit(s, head, span, j, candidates);
-        }
+    const struct kv_kernels *kv = &s->selector->params.kernels->kv;
+    const struct span *span = fine->spans;
+    struct cut cut = cut_find(kv, fine->rank, fine->weight, fine->n_slots, want, head->places);
+    const size_t n = kv->find_above(fine->rank, fine->n_slots, cut.value, head->places);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t slot = head->places[i];
+        const float weight = fine->weight[slot];
+        if (!cut_takes(&cut, fine->rank[slot], weight)) continue;
+        while (slot >= span->slot + span->n)
+            span++;
+        if (!candidates) head->n_budgeted += (uint64_t)weight;
+        take_unit(s, head, span, slot - span->slot, candidates);
     }
 }
 
@@ -184,6 +185,10 @@ static void take_candidates(const struct search *s, struct head *head, uint64_t 
     uint32_t at = first;
     take_units(s, head, want, true);
     sort_candidates(head->candidates + first, head->n_candidates - first);
+    for (uint32_t i = first; i < head->n_candidates; i++) {
+        head->candidates[i].token = (uint32_t)head->n_tokens;
+        head->n_tokens += head->candidates[i].n_rows;
+    }
     for (uint32_t i = 0; i < s->args.n_segments; i++) {
         head->segment_candidates[i] = at;
         while (at < head->n_candidates && head->candidates[at].segment == i)
@@ -217,20 +222,24 @@ static void choose_units(void *arg, size_t begin, size_t end, uint32_t thread)
 
 // ---- Tokens -------------------------------------------------------------------------------------
 
-static void choose_tokens(struct head *head)
+static void choose_tokens(const struct search *s, struct head *head)
 {
+    const struct kv_kernels *kv = &s->selector->params.kernels->kv;
     const uint64_t want = head->budget > head->n_budgeted ? head->budget - head->n_budgeted : 0;
-    struct cut cut = cut_find(head->token_rank, NULL, head->n_tokens, want);
-    for (uint32_t i = 0; i < head->n_candidates && want > 0; i++) {
-        struct candidate *c = &head->candidates[i];
-        for (uint32_t j = 0; j < c->n_rows; j++) {
-            float *rank = &head->token_rank[c->token + j];
-            if (!cut_takes(&cut, *rank, 1)) continue;
-            *rank = -INFINITY;
-            head->whole[c->slot] = 0;
-            head->n_budgeted++;
-            add_run(head, c->segment, c->unit, c->row + j, 1);
-        }
+    const size_t n_tokens = (size_t)head->n_tokens;
+    const struct candidate *c = head->candidates;
+    if (want == 0) return;
+    struct cut cut = cut_find(kv, head->token_rank, NULL, n_tokens, want, head->places);
+    const size_t n = kv->find_above(head->token_rank, n_tokens, cut.value, head->places);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t token = head->places[i];
+        if (!cut_takes(&cut, head->token_rank[token], 1)) continue;
+        while (token >= c->token + c->n_rows)
+            c++;
+        head->token_rank[token] = -INFINITY;
+        head->whole[c->slot] = 0;
+        head->n_budgeted++;
+        add_run(head, c->segment, c->unit, c->row + token - c->token, 1);
     }
 }
 
@@ -253,7 +262,7 @@ static void finish_call(void *arg, size_t begin, size_t end, uint32_t thread)
         if (head->everything)
             add_everything(s, head);
         else if (p->stage2_bits > 0)
-            choose_tokens(head);
+            choose_tokens(s, head);
         sort_runs(head->runs, head->n_runs);
         search_rest(s, head);
     }

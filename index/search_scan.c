@@ -20,6 +20,7 @@ enum {
     // (1.8 % read, 23.2 % estimated).
     SCAN_SHARE = 4,
     SCAN_FACTOR = 2,
+    PREFETCH_BYTES = 4096,
     SHARE_SPANS = 16, // of groups, in one item of work: 64 KB of representatives with d 128
 };
 static const float ROUND_UP = 1.0f + 0x1p-18f;
@@ -152,35 +153,72 @@ static void score_boxes(const struct search *s, struct head *head, const struct 
     }
 }
 
+static bool wants_spread(const struct search *s)
+{
+    return !s->args.skip_rest || s->selector->params.estimate;
+}
+
+// What the level's slots of a span hold besides scores.
+static void fill_slots(const struct search *s, struct head *head, bool coarse,
+                       const struct span *span)
+{
+    struct level *level = coarse ? &head->coarse : &head->fine;
+    const bool masked = is_masked(s, head, span->segment);
+    const struct index_layout *layout = &s->layouts[span->segment];
+    const struct index_head *index = view_head(head, span->segment);
+    const uint32_t *begin = index_at(index, layout->unit_begin);
+    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
+    const float *spread = index_at(index, coarse ? layout->coarse_spread : layout->spread);
+    const uint32_t step = coarse ? COARSE_UNITS : 1;
+    const uint32_t n_units = index->n_units;
+    float *weight = level->weight + span->slot;
+    memcpy(level->radius + span->slot, radius + span->first, span->n * sizeof *radius);
+    if (wants_spread(s))
+        memcpy(level->spread + span->slot, spread + span->first, span->n * sizeof *spread);
+    for (uint32_t i = 0; i < span->n; i++) {
+        const uint32_t unit = (span->first + i) * step;
+        const uint32_t next = unit + step < n_units ? unit + step : n_units;
+        weight[i] = masked ? (float)count_visible(s, head, span->segment, begin[unit], begin[next])
+                           : (float)(int32_t)(begin[next] - begin[unit]);
+    }
+    for (uint32_t i = span->n; i < round_to_lanes(span->n); i++)
+        level->radius[span->slot + i] = level->spread[span->slot + i] = weight[i] = 0;
+    for (uint32_t i = 0; i < round_to_lanes(span->n) && !coarse; i++)
+        head->whole[span->slot + i] = masked ? 0 : weight[i];
+}
+
 static void score_span(const struct search *s, struct head *head, bool coarse,
                        const struct span *span)
 {
     struct level *level = coarse ? &head->coarse : &head->fine;
     const struct index_layout *layout = &s->layouts[span->segment];
     const struct index_head *index = view_head(head, span->segment);
-    const uint32_t *begin = index_at(index, layout->unit_begin);
-    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
-    const float *spread = index_at(index, coarse ? layout->coarse_spread : layout->spread);
-    const uint32_t n_slots = round_to_lanes(span->n);
-    const uint32_t step = coarse ? COARSE_UNITS : 1;
-    const uint32_t n_units = index->n_units;
     if (!coarse && level->tops != NULL) score_boxes(s, head, span);
     score_blocks(s, head->packed_q, index_at(index, coarse ? layout->coarse_reps : layout->reps),
                  span, level->scores, level->stride);
-    memcpy(level->radius + span->slot, radius + span->first, span->n * sizeof *radius);
-    memcpy(level->spread + span->slot, spread + span->first, span->n * sizeof *spread);
-    for (uint32_t i = 0; i < span->n; i++) {
-        const uint32_t unit = (span->first + i) * step;
-        const uint32_t next = unit + step < n_units ? unit + step : n_units;
-        level->weight[span->slot + i] =
-            (float)count_visible(s, head, span->segment, begin[unit], begin[next]);
+    fill_slots(s, head, coarse, span);
+}
+
+// The processor sees no further than the end of a group by itself.
+static void prefetch_span(const struct search *s, const struct head *head, bool coarse,
+                          const struct span *span)
+{
+    const struct selector_params *p = &s->selector->params;
+    const struct index_layout *layout = &s->layouts[span->segment];
+    const struct index_head *index = view_head(head, span->segment);
+    const size_t block = rep_block_bytes(p->index_q8, p->d_k);
+    const char *reps = index_at(index, (coarse ? layout->coarse_reps : layout->reps) +
+                                           span->first / REP_LANES * block);
+    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
+    const uint32_t *begin = index_at(index, layout->unit_begin);
+    const size_t bytes = reps_bytes(p->index_q8, p->d_k, span->n);
+    for (size_t at = 0; at < bytes && at < PREFETCH_BYTES; at += 64)
+        __builtin_prefetch(reps + at);
+    const uint32_t n = span->n < COARSE_UNITS ? span->n : COARSE_UNITS;
+    for (uint32_t i = span->first; i < span->first + n; i += coarse ? 1 : 16) {
+        __builtin_prefetch(radius + i);
+        __builtin_prefetch(begin + (coarse ? COARSE_UNITS * i : i));
     }
-    for (uint32_t i = span->n; i < n_slots; i++)
-        level->radius[span->slot + i] = level->spread[span->slot + i] =
-            level->weight[span->slot + i] = 0;
-    for (uint32_t i = 0; i < n_slots && !coarse; i++)
-        head->whole[span->slot + i] =
-            is_masked(s, head, span->segment) ? 0 : level->weight[span->slot + i];
 }
 
 struct scan {
@@ -198,8 +236,11 @@ static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
         struct head *head = &scan->s->heads[item / scan->n_shares];
         const struct level *level = scan->coarse ? &head->coarse : &head->fine;
         const uint32_t first = level->n_scored + (uint32_t)(item % scan->n_shares) * scan->share;
-        for (uint32_t i = first; i < first + scan->share && i < level->n_spans; i++)
+        for (uint32_t i = first; i < first + scan->share && i < level->n_spans; i++) {
+            if (i + 1 < level->n_spans)
+                prefetch_span(scan->s, head, scan->coarse, &level->spans[i + 1]);
             score_span(scan->s, head, scan->coarse, &level->spans[i]);
+        }
     }
 }
 
@@ -248,21 +289,23 @@ static void list_segments(const struct search *s, struct head *head, bool coarse
 static void choose_groups(const struct search *s, struct head *head, uint64_t need)
 {
     struct level *coarse = &head->coarse;
-    struct cut cut =
-        cut_find(coarse->rank, coarse->weight, coarse->n_slots, need - head->n_scored_rows);
-    for (uint32_t i = 0; i < coarse->n_spans; i++) {
-        const struct span *span = &coarse->spans[i];
-        for (uint32_t j = 0; j < span->n; j++) {
-            const uint32_t slot = span->slot + j;
-            if (!cut_takes(&cut, coarse->rank[slot], coarse->weight[slot])) continue;
-            const uint32_t unit = (span->first + j) * COARSE_UNITS;
-            const uint32_t left = head->n_units[span->segment] - unit;
-            add_span(s, head, &head->fine, span->segment, unit,
-                     left < COARSE_UNITS ? left : COARSE_UNITS);
-            head->n_scored_rows += (uint64_t)coarse->weight[slot];
-            coarse->weight[slot] = 0;
-            coarse->rank[slot] = -INFINITY;
-        }
+    const struct kv_kernels *kv = &s->selector->params.kernels->kv;
+    const struct span *span = coarse->spans;
+    struct cut cut = cut_find(kv, coarse->rank, coarse->weight, coarse->n_slots,
+                              need - head->n_scored_rows, head->places);
+    const size_t n = kv->find_above(coarse->rank, coarse->n_slots, cut.value, head->places);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t slot = head->places[i];
+        if (!cut_takes(&cut, coarse->rank[slot], coarse->weight[slot])) continue;
+        while (slot >= span->slot + span->n)
+            span++;
+        const uint32_t unit = (span->first + slot - span->slot) * COARSE_UNITS;
+        const uint32_t left = head->n_units[span->segment] - unit;
+        add_span(s, head, &head->fine, span->segment, unit,
+                 left < COARSE_UNITS ? left : COARSE_UNITS);
+        head->n_scored_rows += (uint64_t)coarse->weight[slot];
+        coarse->weight[slot] = 0;
+        coarse->rank[slot] = -INFINITY;
     }
 }
 

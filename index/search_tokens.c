@@ -59,24 +59,16 @@ static void drop_masked(const struct search *s, struct head *head, const struct 
 static void rank_tokens(const struct search *s, struct head *head, uint32_t token, uint32_t n)
 {
     const struct selector_params *p = &s->selector->params;
-    const size_t stride = (size_t)p->n_rows_max;
-    const float *scores = head->token_scores + token;
-    float *rank = head->token_rank + token;
-    for (uint32_t i = 0; i < n; i++)
-        rank[i] = scores[i] - head->log_mass[0];
-    for (uint32_t g = 1; g < p->group; g++) {
-        const float mass = head->log_mass[g];
-        for (uint32_t i = 0; i < n; i++) {
-            const float value = scores[g * stride + i] - mass;
-            rank[i] = value > rank[i] ? value : rank[i];
-        }
-    }
-    for (uint32_t i = 0; i < n && p->reduce_sum; i++) {
-        float sum = 0;
-        for (uint32_t g = 0; g < p->group; g++)
-            sum += expf(scores[g * stride + i] - head->log_mass[g] - rank[i]);
-        rank[i] += logf(sum);
-    }
+    const struct rank_args args = {
+        .scores = head->token_scores + token,
+        .stride = (size_t)p->n_rows_max,
+        .mass = head->log_mass,
+        .group = p->group,
+        .sum = p->reduce_sum,
+        .n = n,
+        .out = head->token_rank + token,
+    };
+    p->kernels->kv.rank_scores(&args);
 }
 
 static void score_segment(const struct search *s, struct head *head, uint32_t segment,

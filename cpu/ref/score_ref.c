@@ -1,5 +1,5 @@
 // The truth about scores: representatives and their blocks, token scores from codes of K, weighted
-// sums of rows, log-sum-exp. Queries keep their full precision, sums are double, results are
+// sums of rows, log-sum-exp, ranks. Queries keep their full precision, sums are double, results are
 // rounded once.
 //
 // Slow and obviously right; every other variant is checked against this one, and packs
@@ -171,6 +171,40 @@ static float log_sum_exp_ref(const float *x, const float *weight, size_t n)
     return (float)(base + log(sum));
 }
 
+static double rank_value(const struct rank_args *args, uint32_t g, size_t i)
+{
+    double reach = args->radius != NULL ? (double)args->reach[g] * args->radius[i] : 0;
+    return args->scores[g * args->stride + i] + reach - args->mass[g];
+}
+
+static double rank_item(const struct rank_args *args, size_t i)
+{
+    double max = -INFINITY, sum = 0;
+    if (args->weight != NULL && !(args->weight[i] > 0)) return -INFINITY;
+    for (uint32_t g = 0; g < args->group; g++)
+        max = fmax(max, rank_value(args, g, i));
+    if (!args->sum || !isfinite(max)) return max;
+    for (uint32_t g = 0; g < args->group; g++) {
+        double value = rank_value(args, g, i);
+        sum += isnan(value) ? 0 : exp(value - max);
+    }
+    return max + log(sum);
+}
+
+static void rank_scores_ref(const struct rank_args *args)
+{
+    for (size_t i = 0; i < args->n; i++)
+        args->out[i] = (float)rank_item(args, i);
+}
+
+static size_t find_above_ref(const float *x, size_t n, float least, uint32_t *at)
+{
+    size_t n_found = 0;
+    for (size_t i = 0; i < n; i++)
+        if (x[i] >= least) at[n_found++] = (uint32_t)i;
+    return n_found;
+}
+
 void score_ref_fill(struct kernel_table *table)
 {
     table->kv.pack_reps = pack_reps_ref;
@@ -180,4 +214,6 @@ void score_ref_fill(struct kernel_table *table)
     table->kv.score_rows = score_rows_ref;
     table->kv.blend_rows = blend_rows_ref;
     table->kv.log_sum_exp = log_sum_exp_ref;
+    table->kv.rank_scores = rank_scores_ref;
+    table->kv.find_above = find_above_ref;
 }

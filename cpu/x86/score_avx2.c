@@ -4,11 +4,13 @@
 
 #include "cpu/x86/score_blend.h"
 #include "cpu/x86/score_madd.h"
+#include "cpu/x86/score_rank.h"
 
 #include "cpu/x86/score_body.h"
 
 void score_avx2_fill(struct kernel_table *table)
 {
     fill_blend_entries(table);
+    fill_rank_entries(table);
     fill_score_entries(table);
 }

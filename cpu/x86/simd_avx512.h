@@ -132,6 +132,11 @@ SIMD_INLINE bool vec_any_above(vec a, vec b)
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
 
+SIMD_INLINE uint32_t vec_at_least(vec a, vec b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
+
 SIMD_INLINE vec vec_above(vec a, vec b, vec yes, vec no)
 {
     return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), yes);

@@ -131,6 +131,24 @@ struct score_rows_args {
     size_t out_stride;
 };
 
+// ---- Ranks over the heads of a group ------------------------------------------------------------
+//
+// value[g] = scores[g * stride + i] + reach[g] * radius[i] - mass[g]; out[i] is the greatest of
+// them, or the logarithm of the sum of their exponentials. A value of NaN takes no part; without
+// any, out[i] is -infinity.
+struct rank_args {
+    const float *scores; // [group, n] with `stride` from head to head
+    size_t stride;
+    const float *radius; // [n], or NULL: none, and reach is not read
+    const float *reach;  // [group]
+    const float *mass;   // [group]
+    const float *weight; // [n], or NULL: where it is not above 0, out[i] is -infinity
+    uint32_t group;
+    bool sum;
+    size_t n;
+    float *out; // [n]
+};
+
 struct kv_kernels {
     void (*attend_runs)(const struct attend_runs_args *args);
 
@@ -165,6 +183,11 @@ struct kv_kernels {
     // log sum_i weight[i] * exp(x[i]), stable; weight NULL: all 1. -infinity for n = 0. Weights are
     // >= 0; where one is 0, x takes no part, whatever it is.
     float (*log_sum_exp)(const float *x, const float *weight, size_t n);
+
+    void (*rank_scores)(const struct rank_args *args);
+    // Fills at[n] with the places, ascending, of those of x[n] that are >= least, and returns how
+    // many there are.
+    size_t (*find_above)(const float *x, size_t n, float least, uint32_t *at);
 };
 
 #endif

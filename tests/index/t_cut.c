@@ -5,10 +5,12 @@
 #include <float.h>
 #include <math.h>
 
+#include "cpu/cpu_kernels.h"
 #include "index/cut.h"
 #include "src/base/rng.h"
 
-enum { SEED = 81, COUNT_MAX = 5000 };
+enum { SEED = 81, COUNT_MAX = 20000 };
+static struct kernel_table kernels;
 
 // Kinds of values: spread, many equal, all equal, of all magnitudes, with what is never taken.
 static float make_value(struct rng *rng, int kind)
@@ -35,7 +37,8 @@ static float make_value(struct rng *rng, int kind)
 // left is greater than that one.
 static void check_cut(const float *x, const float *weight, size_t n, uint64_t want)
 {
-    struct cut cut = cut_find(x, weight, n, want);
+    static uint32_t room[COUNT_MAX];
+    struct cut cut = cut_find(&kernels.kv, x, weight, n, want, room);
     uint64_t total = 0, taken = 0, above_least = 0;
     float least = INFINITY, most_left = -INFINITY;
     static uint8_t takes[COUNT_MAX];
@@ -71,6 +74,7 @@ static void test_cut(void **state)
     struct rng rng;
     (void)state;
     rng_init(&rng, SEED);
+    cpu_kernels_init(&kernels, UINT32_MAX);
     for (int round = 0; round < 700; round++) {
         const size_t n = rng_below(&rng, round % 2 ? 40 : COUNT_MAX);
         uint64_t total = 0;

@@ -25,6 +25,8 @@ void test_score_rows_nan(void **state);
 void test_blend_rows(void **state);
 void test_log_sum_exp(void **state);
 void test_log_sum_exp_special(void **state);
+void test_rank_scores(void **state);
+void test_find_above(void **state);
 
 // Prints tables of speed. The result is main's.
 int score_bench(void);

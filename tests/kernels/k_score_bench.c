@@ -115,13 +115,22 @@ static void bench_shape(struct pool *one, struct pool *all, struct score_job *jo
 }
 
 enum { PACK_STEPS = 2000, LSE_COUNT = 4096 };
-enum pack_kind { PACK_REPS_Q8, PACK_REPS_F16, PACK_REP_QUERY, PACK_ROW_QUERY, SUM_EXP, PACK_KINDS };
+enum pack_kind {
+    PACK_REPS_Q8,
+    PACK_REPS_F16,
+    PACK_REP_QUERY,
+    PACK_ROW_QUERY,
+    SUM_EXP,
+    RANK,
+    FIND,
+    PACK_KINDS
+};
 
 struct pack_job {
     const struct kernel_table *table;
     enum pack_kind kind;
     float *x;   // [LSE_COUNT]
-    float *out; // as packed_query_bytes of 16 heads
+    float *out; // as packed_query_bytes of 16 heads, more than LSE_COUNT
 };
 
 static void pack_steps(void *arg, uint32_t thread, uint32_t n_threads)
@@ -142,6 +151,17 @@ static void pack_steps(void *arg, uint32_t thread, uint32_t n_threads)
         case PACK_ROW_QUERY:
             kv->pack_row_query(4, job->x, 4, 64, job->x + 256, job->x + 320, job->out, slack);
             break;
+        case RANK:
+            kv->rank_scores(&(struct rank_args){.scores = job->x,
+                                                .stride = LSE_COUNT / 4,
+                                                .mass = job->x,
+                                                .group = 4,
+                                                .n = LSE_COUNT / 4,
+                                                .out = job->out});
+            break;
+        case FIND: // one in seven
+            kv->find_above(job->x, LSE_COUNT, 3, (uint32_t *)job->out);
+            break;
         default:
             job->out[0] = kv->log_sum_exp(job->x, NULL, LSE_COUNT);
             break;
@@ -150,9 +170,13 @@ static void pack_steps(void *arg, uint32_t thread, uint32_t n_threads)
 
 static void bench_packing(struct pool *one, struct pack_job *job, const char *name)
 {
-    static const char *const names[] = {"16 vectors of 64 into q8", "16 vectors of 64 into f16",
-                                        "query of 4 x 64 for q8", "query of 4 x 64 for rows",
-                                        "log-sum-exp of 4096"};
+    static const char *const names[] = {"16 vectors of 64 into q8",
+                                        "16 vectors of 64 into f16",
+                                        "query of 4 x 64 for q8",
+                                        "query of 4 x 64 for rows",
+                                        "log-sum-exp of 4096",
+                                        "rank of 1024, 4 heads",
+                                        "1 in 7 of 4096"};
     for (job->kind = 0; job->kind < PACK_KINDS; job->kind++) {
         for (int i = 0; i < LSE_COUNT; i++)
             job->x[i] = (float)(i % 7) - 3;
