@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BINS = 512, FEW = 32, SAMPLE = 1024 };
+enum { BINS = 512, FEW = 32, SAMPLE = 512 };
 
 // Items from lo to hi; bin b holds those of (x - lo) * scale = b and a fraction.
 struct range {
@@ -160,7 +160,7 @@ struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *we
     const struct cut all = {.value = -INFINITY};
     float lo = -FLT_MAX, hi = INFINITY;
     if (want == 0) return none;
-    if (n > 4 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
+    if (n >= 4 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
     for (;;) {
         struct items items = {x, weight, room, kv->find_above(x, n, lo, room)};
         uint64_t above, kept;

@@ -33,16 +33,19 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
         if (weight[slot] > 0) rank[slot] += logf(weight[slot]);
 }
 
-void rank_masses(const struct search *s, struct head *head)
+void rank_masses(const struct search *s, struct head *head, uint32_t n_parts)
 {
     const struct selector_params *p = &s->selector->params;
+    const struct kv_kernels *kv = &p->kernels->kv;
+    const struct level *coarse = &head->coarse;
     for (uint32_t g = 0; g < p->group; g++) {
-        float parts[2] = {-INFINITY, -INFINITY};
-        const struct level *levels[2] = {&head->coarse, &head->fine};
-        for (uint32_t i = 0; i < 2; i++)
-            parts[i] = p->kernels->kv.log_sum_exp(levels[i]->scores + (size_t)g * levels[i]->stride,
-                                                  levels[i]->weight, levels[i]->n_slots);
-        head->log_mass[g] = p->kernels->kv.log_sum_exp(parts, NULL, 2);
+        const float masses[2] = {
+            kv->log_sum_exp(coarse->scores + (size_t)g * coarse->stride, coarse->weight,
+                            coarse->n_slots),
+            kv->log_sum_exp(head->parts + (size_t)g * (head->fine.stride / REP_LANES), NULL,
+                            n_parts),
+        };
+        head->log_mass[g] = kv->log_sum_exp(masses, NULL, 2);
     }
 }
 

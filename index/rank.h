@@ -5,8 +5,9 @@
 
 #include "index/search.h"
 
-// Each query head's mass, by the representatives that speak for rows now.
-void rank_masses(const struct search *s, struct head *head);
+// Each query head's mass, by the representatives that speak for rows now: the coarse ones, and
+// n_parts sums over fine ones.
+void rank_masses(const struct search *s, struct head *head, uint32_t n_parts);
 // Ranks slots first_slot .. n_slots - 1 of a level of the head.
 void rank_level(const struct search *s, const struct head *head, struct level *level,
                 uint32_t first_slot);

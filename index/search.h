@@ -10,6 +10,8 @@
 
 #include "index/index_layout.h"
 
+enum { SCORE_BATCH = 256 }; // tokens that the second stage scores at once
+
 struct selector {
     struct selector_params params; // completed: no zero that means a default
 };
@@ -60,11 +62,12 @@ struct head {
     float *slack_abs; // [group] of packed_abs
     float *norm;      // [group] |q|, rounded up
     float *log_mass;  // [group] about, of all rows
+    float *parts;     // [group, fine.stride / REP_LANES] logs of masses of the first scan's items
     struct candidate *candidates;
     uint32_t n_candidates;
     uint32_t *segment_candidates; // [n_segments + 1] first of a segment, in the last batch
     uint64_t n_tokens;
-    float *token_scores; // [group, n_rows_max]
+    float *token_scores; // [group, n_rows_max]; only where the rest is wanted
     float *token_rank;   // [n_rows_max]; -infinity: picked or masked
     float *token_error;  // [n_segments, group]
     uint32_t *places;    // [fine.stride, and n_rows_max where there are tokens] of what is taken
@@ -97,7 +100,8 @@ struct search {
     struct head *heads;           // [n_kv_heads]
     uint8_t *row_queries;         // [threads][packed_query_bytes]
     size_t row_query_bytes;
-    size_t bytes; // of the reserved memory that all arrays lie in
+    float *row_scores; // [threads][group, SCORE_BATCH]
+    size_t bytes;      // of the reserved memory that all arrays lie in
     void *memory;
 };
 

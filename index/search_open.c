@@ -61,6 +61,7 @@ static void place_head(struct room *room, struct head *head, const struct select
     head->slack_abs = take(room, p->group, f32);
     head->norm = take(room, p->group, f32);
     head->log_mass = take(room, p->group, f32);
+    head->parts = take(room, p->group * n_slots / REP_LANES, f32);
     head->candidates = take(room, tokens ? n_slots : 0, sizeof *head->candidates);
     head->segment_candidates = take(room, n_segments + 1, sizeof(uint32_t));
     head->token_scores = take(room, tokens ? p->group * n_rows : 0, f32);
@@ -85,6 +86,8 @@ static size_t place(struct search *s, void *base)
     s->heads = take(&room, p->n_kv_heads, sizeof *s->heads);
     s->row_query_bytes = size_round(packed_query_bytes(p->group), MEM_ALIGN_BYTES);
     s->row_queries = take(&room, pool_count(p->pool), s->row_query_bytes);
+    s->row_scores =
+        take(&room, pool_count(p->pool) * (size_t)p->group * SCORE_BATCH, sizeof(float));
     for (uint32_t h = 0; h < p->n_kv_heads; h++)
         place_head(&room, base != NULL ? &s->heads[h] : &unplaced, p);
     return room.used;

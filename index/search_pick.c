@@ -185,6 +185,7 @@ static void take_candidates(const struct search *s, struct head *head, uint64_t 
     uint32_t at = first;
     take_units(s, head, want, true);
     sort_candidates(head->candidates + first, head->n_candidates - first);
+    // In the order of segments, so that the tokens of each lie together.
     for (uint32_t i = first; i < head->n_candidates; i++) {
         head->candidates[i].token = (uint32_t)head->n_tokens;
         head->n_tokens += head->candidates[i].n_rows;

@@ -228,6 +228,22 @@ struct scan {
     uint32_t n_shares; // of a head, at most
 };
 
+// Sums an item's masses while its scores are at hand.
+static void sum_part(const struct search *s, struct head *head, uint32_t part, uint32_t slot,
+                     uint32_t n)
+{
+    const struct selector_params *p = &s->selector->params;
+    const struct level *fine = &head->fine;
+    for (uint32_t g = 0; g < p->group; g++)
+        head->parts[(size_t)g * (fine->stride / REP_LANES) + part] = p->kernels->kv.log_sum_exp(
+            fine->scores + (size_t)g * fine->stride + slot, fine->weight + slot, n);
+}
+
+static uint32_t count_shares(uint32_t n_spans, uint32_t share)
+{
+    return (n_spans + share - 1) / share;
+}
+
 static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
 {
     const struct scan *scan = arg;
@@ -235,12 +251,17 @@ static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
     for (size_t item = begin; item < end; item++) {
         struct head *head = &scan->s->heads[item / scan->n_shares];
         const struct level *level = scan->coarse ? &head->coarse : &head->fine;
-        const uint32_t first = level->n_scored + (uint32_t)(item % scan->n_shares) * scan->share;
-        for (uint32_t i = first; i < first + scan->share && i < level->n_spans; i++) {
+        const uint32_t part = (uint32_t)(item % scan->n_shares);
+        const uint32_t first = level->n_scored + part * scan->share;
+        uint32_t i = first, n_slots = 0;
+        for (; i < first + scan->share && i < level->n_spans; i++) {
             if (i + 1 < level->n_spans)
                 prefetch_span(scan->s, head, scan->coarse, &level->spans[i + 1]);
             score_span(scan->s, head, scan->coarse, &level->spans[i]);
+            n_slots += round_to_lanes(level->spans[i].n);
         }
+        if (!scan->coarse && level->n_scored == 0 && i > first)
+            sum_part(scan->s, head, part, level->spans[first].slot, n_slots);
     }
 }
 
@@ -259,7 +280,7 @@ static void score_spans(struct scan *scan, bool coarse)
     }
     scan->coarse = coarse;
     scan->share = grouped ? SHARE_SPANS : 1;
-    scan->n_shares = (n_spans + scan->share - 1) / scan->share;
+    scan->n_shares = count_shares(n_spans, scan->share);
     pool_for(p->pool, (size_t)scan->n_shares * p->n_kv_heads, 1, score_items, scan);
 }
 
@@ -340,7 +361,7 @@ static void list_fine(void *arg, size_t begin, size_t end, uint32_t thread)
         if (head->n_scored_rows >= need) continue;
         if (head->coarse.n_scored == 0) {
             head->coarse.n_scored = head->coarse.n_spans;
-            rank_masses(scan->s, head);
+            rank_masses(scan->s, head, 0);
             rank_level(scan->s, head, &head->coarse, 0);
         }
         choose_groups(scan->s, head, need);
@@ -356,7 +377,8 @@ static void rank_fine(void *arg, size_t begin, size_t end, uint32_t thread)
         struct level *fine = &head->fine;
         if (fine->n_scored == fine->n_spans) continue;
         // Later scans keep the first one's masses, so that ranks stay comparable.
-        if (fine->n_scored == 0) rank_masses(scan->s, head);
+        if (fine->n_scored == 0)
+            rank_masses(scan->s, head, count_shares(fine->n_spans, scan->share));
         const uint32_t first = fine->spans[fine->n_scored].slot;
         rank_level(scan->s, head, fine, first);
         head->n_above += rank_count_above(scan->s, fine, first);

@@ -5,9 +5,6 @@
 #include "index/search.h"
 
 #include <math.h>
-#include <string.h>
-
-enum { AHEAD = 4 }; // candidates fetched: some hundred nanoseconds of work
 
 // Where a segment's keys are.
 struct keys {
@@ -40,12 +37,6 @@ static const uint8_t *unit_keys(const struct search *s, const struct head *head,
     return keys + c->row * kv_code_bytes(p->stage2_bits, p->d_k);
 }
 
-static void prefetch_rows(const uint8_t *keys, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(keys + at);
-}
-
 // Masked tokens count for nothing.
 static void drop_masked(const struct search *s, struct head *head, const struct candidate *c)
 {
@@ -55,57 +46,91 @@ static void drop_masked(const struct search *s, struct head *head, const struct 
         if (positions[c->row + i] >= view->n_visible) head->token_rank[c->token + i] = -INFINITY;
 }
 
-// The ranks of n tokens from `token` on: as of units, by score.
-static void rank_tokens(const struct search *s, struct head *head, uint32_t token, uint32_t n)
+// Rows of a segment's candidates, the next of which is row `at` of candidate `next`.
+struct feed {
+    const struct candidate *next;
+    const struct candidate *end;
+    uint32_t at;
+};
+
+struct batch {
+    uint32_t n;
+    const uint8_t *rows[SCORE_BATCH];
+};
+
+// Asks for the next rows.
+static void fill_batch(const struct search *s, const struct head *head, size_t row_bytes,
+                       struct feed *feed, struct batch *batch)
+{
+    batch->n = 0;
+    while (feed->next < feed->end && batch->n < SCORE_BATCH) {
+        const uint8_t *keys = unit_keys(s, head, feed->next) + feed->at * row_bytes;
+        const uint32_t left = feed->next->n_rows - feed->at;
+        const uint32_t n = left < SCORE_BATCH - batch->n ? left : SCORE_BATCH - batch->n;
+        for (uint32_t i = 0; i < n; i++)
+            batch->rows[batch->n + i] = keys + i * row_bytes;
+        for (size_t at = 0; at < n * row_bytes; at += 64)
+            __builtin_prefetch(keys + at);
+        batch->n += n;
+        feed->at += n;
+        if (feed->at == feed->next->n_rows) feed->next++, feed->at = 0;
+    }
+}
+
+// Scores tokens token .. token + n - 1 and ranks them as units are, by score.
+static void score_batch(const struct search *s, struct head *head, const struct batch *batch,
+                        uint32_t token, uint32_t thread)
 {
     const struct selector_params *p = &s->selector->params;
-    const struct rank_args args = {
-        .scores = head->token_scores + token,
-        .stride = (size_t)p->n_rows_max,
+    const bool keep = !s->args.skip_rest;
+    float *scores =
+        keep ? head->token_scores + token : s->row_scores + (size_t)thread * p->group * SCORE_BATCH;
+    const size_t stride = keep ? (size_t)p->n_rows_max : SCORE_BATCH;
+    const struct score_rows_args args = {
+        .q = s->row_queries + thread * s->row_query_bytes,
+        .group = p->group,
+        .d = p->d_k,
+        .bits = p->stage2_bits,
+        .rows = batch->rows,
+        .n_rows = batch->n,
+        .out = scores,
+        .out_stride = stride,
+    };
+    const struct rank_args rank = {
+        .scores = scores,
+        .stride = stride,
         .mass = head->log_mass,
         .group = p->group,
         .sum = p->reduce_sum,
-        .n = n,
+        .n = batch->n,
         .out = head->token_rank + token,
     };
-    p->kernels->kv.rank_scores(&args);
+    p->kernels->kv.score_rows(&args);
+    p->kernels->kv.rank_scores(&rank);
 }
 
+// A batch's rows are on their way while the one before it is scored, or the query is packed.
 static void score_segment(const struct search *s, struct head *head, uint32_t segment,
-                          uint8_t *row_query)
+                          uint32_t thread)
 {
     const struct selector_params *p = &s->selector->params;
-    const uint32_t begin = head->segment_candidates[segment];
-    const uint32_t end = head->segment_candidates[segment + 1];
-    if (begin == end) return;
+    const struct candidate *first = head->candidates + head->segment_candidates[segment];
+    const struct candidate *end = head->candidates + head->segment_candidates[segment + 1];
+    struct feed feed = {first, end, 0};
+    struct batch batches[2];
+    if (first == end) return;
     const struct keys keys = find_keys(s, head, segment);
+    fill_batch(s, head, keys.row_bytes, &feed, &batches[0]);
     p->kernels->kv.pack_row_query(keys.bits, head->q, p->group, p->d_k, keys.k_min, keys.k_step,
-                                  row_query, head->token_error + (size_t)segment * p->group);
-    for (uint32_t i = begin; i < end; i++) {
-        const struct candidate *c = &head->candidates[i];
-        if (i + AHEAD < end)
-            prefetch_rows(unit_keys(s, head, c + AHEAD), c[AHEAD].n_rows * keys.row_bytes);
-        const struct score_rows_args args = {
-            .q = row_query,
-            .group = p->group,
-            .d = p->d_k,
-            .bits = keys.bits,
-            .k = unit_keys(s, head, c),
-            .n_rows = c->n_rows,
-            .out = head->token_scores + c->token,
-            .out_stride = (size_t)p->n_rows_max,
-        };
-        p->kernels->kv.score_rows(&args);
+                                  s->row_queries + thread * s->row_query_bytes,
+                                  head->token_error + (size_t)segment * p->group);
+    for (uint32_t i = 0, token = first->token; batches[i].n > 0; i = 1 - i) {
+        fill_batch(s, head, keys.row_bytes, &feed, &batches[1 - i]);
+        score_batch(s, head, &batches[i], token, thread);
+        token += batches[i].n;
     }
-    for (uint32_t i = begin, next; i < end; i = next) { // candidates whose tokens lie together
-        const uint32_t token = head->candidates[i].token;
-        uint32_t n = 0;
-        for (next = i; next < end && head->candidates[next].token == token + n; next++)
-            n += head->candidates[next].n_rows;
-        rank_tokens(s, head, token, n);
-    }
-    for (uint32_t i = begin; i < end && is_masked(s, head, segment); i++)
-        drop_masked(s, head, &head->candidates[i]);
+    for (const struct candidate *c = first; c < end && is_masked(s, head, segment); c++)
+        drop_masked(s, head, c);
 }
 
 static void score_segments(void *arg, size_t begin, size_t end, uint32_t thread)
@@ -114,8 +139,7 @@ static void score_segments(void *arg, size_t begin, size_t end, uint32_t thread)
     for (size_t item = begin; item < end; item++) {
         struct head *head = &s->heads[item / s->args.n_segments];
         if (head->everything) continue;
-        score_segment(s, head, (uint32_t)(item % s->args.n_segments),
-                      s->row_queries + thread * s->row_query_bytes);
+        score_segment(s, head, (uint32_t)(item % s->args.n_segments), thread);
     }
 }
 

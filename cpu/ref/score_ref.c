@@ -135,11 +135,10 @@ static uint32_t row_code(uint32_t bits, const uint8_t *row, uint32_t c)
 
 static void score_rows_ref(const struct score_rows_args *args)
 {
-    size_t row_bytes = kv_code_bytes(args->bits, args->d);
     for (uint32_t g = 0; g < args->group; g++)
         for (uint32_t j = 0; j < args->n_rows; j++) {
             const struct row_query *query = (const struct row_query *)args->q + g;
-            const uint8_t *row = (const uint8_t *)args->k + j * row_bytes;
+            const uint8_t *row = args->rows[j];
             double sum = query->base;
             for (uint32_t c = 0; c < args->d; c++)
                 sum += query->q[c] * row_code(args->bits, row, c);

@@ -129,13 +129,13 @@ static void pack_row_query(uint32_t bits, const float *q, uint32_t group, uint32
         slack[g] = pack_row_head(bits, q + g * d, d, k_min, k_step, query + g);
 }
 
-// words[i]: bytes 4 i .. 4 i + 3 of the piece of VEC_LANES rows, row after row.
-SIMD_INLINE void turn_piece(const uint8_t *piece, size_t row_bytes, ivec *words)
+// words[i]: bytes 4 i .. 4 i + 3 of the piece at `at` of VEC_LANES rows, row after row.
+SIMD_INLINE void turn_piece(const uint8_t *const *tile, size_t at, ivec *words)
 {
     ivec rows[4], pairs[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) // rows i, 4 + i, ...
-        rows[i] = int_load_rows(piece + i * row_bytes, 4 * row_bytes);
+        rows[i] = int_load_rows(tile + i, at);
     pairs[0] = int_low32(rows[0], rows[1]);
     pairs[1] = int_low32(rows[2], rows[3]);
     pairs[2] = int_high32(rows[0], rows[1]);
@@ -148,7 +148,7 @@ SIMD_INLINE void turn_piece(const uint8_t *piece, size_t row_bytes, ivec *words)
 
 // VEC_LANES rows against n_heads heads from g on; the first n scores are stored.
 SIMD_INLINE void score_row_tile(int bits, int n_heads, const struct score_rows_args *args,
-                                uint32_t g, const uint8_t *rows, uint32_t n, float *out)
+                                uint32_t g, const uint8_t *const *tile, uint32_t n, float *out)
 {
     const struct score_query *query = (const struct score_query *)args->q + g;
     size_t row_bytes = kv_code_bytes((uint32_t)bits, args->d);
@@ -158,7 +158,7 @@ SIMD_INLINE void score_row_tile(int bits, int n_heads, const struct score_rows_a
         sums[head] = int_fill(0);
     for (size_t at = 0; at < row_bytes; at += KV_PIECE_BYTES) {
         ivec words[4];
-        turn_piece(rows + at, row_bytes, words);
+        turn_piece(tile, at, words);
         sum_piece(bits, n_heads, words, query->codes.narrow + at * (8 / bits), sums);
     }
 #pragma GCC unroll 8
@@ -169,33 +169,31 @@ SIMD_INLINE void score_row_tile(int bits, int n_heads, const struct score_rows_a
             n);
 }
 
-SIMD_INLINE void score_row_heads(int bits, const struct score_rows_args *args, const uint8_t *rows,
-                                 uint32_t n, float *out)
+SIMD_INLINE void score_row_heads(int bits, const struct score_rows_args *args,
+                                 const uint8_t *const *tile, uint32_t n, float *out)
 {
     uint32_t g = 0;
     for (; ROW_HEADS >= 8 && g + 8 <= args->group; g += 8)
-        score_row_tile(bits, ROW_HEADS, args, g, rows, n, out);
+        score_row_tile(bits, ROW_HEADS, args, g, tile, n, out);
     for (; g + 4 <= args->group; g += 4)
-        score_row_tile(bits, 4, args, g, rows, n, out);
+        score_row_tile(bits, 4, args, g, tile, n, out);
     for (; g < args->group; g++)
-        score_row_tile(bits, 1, args, g, rows, n, out);
+        score_row_tile(bits, 1, args, g, tile, n, out);
 }
 
 // Rows left over go with some that are done already, which come out the same; fewer than the lanes
-// go through a copy, so that nothing past them is read.
+// with the last one, again and again.
 SIMD_INLINE void score_row_codes(int bits, const struct score_rows_args *args)
 {
-    size_t row_bytes = kv_code_bytes((uint32_t)bits, args->d);
-    const uint8_t *rows = args->k;
     uint32_t n = args->n_rows, last = n - VEC_LANES;
-    uint8_t few[VEC_LANES * QUERY_D_MAX];
+    const uint8_t *few[VEC_LANES];
     if (n >= VEC_LANES) {
         for (uint32_t j = 0; j < last; j += VEC_LANES)
-            score_row_heads(bits, args, rows + j * row_bytes, VEC_LANES, args->out + j);
-        score_row_heads(bits, args, rows + last * row_bytes, VEC_LANES, args->out + last);
+            score_row_heads(bits, args, args->rows + j, VEC_LANES, args->out + j);
+        score_row_heads(bits, args, args->rows + last, VEC_LANES, args->out + last);
     } else if (n > 0) {
-        memcpy(few, rows, n * row_bytes);
-        memset(few + n * row_bytes, 0, (VEC_LANES - n) * row_bytes);
+        for (uint32_t j = 0; j < VEC_LANES; j++)
+            few[j] = args->rows[j < n ? j : n - 1];
         score_row_heads(bits, args, few, n, args->out);
     }
 }

@@ -3,7 +3,7 @@
 // ivec                         VEC_LANES words of 32 bits
 // int_load, int_set1           any alignment; every word the four bytes at p
 // int_right4, int_right8       each 16 bits shifted
-// int_load_rows(p, stride)     piece i of 16 bytes from p + i * stride
+// int_load_rows(p, at)         piece i of 16 bytes from p[4 * i] + at
 // int_low32 .. int_high64      interleave the lower or upper halves of each 16 bytes
 // int_madd16                   sums of two products of 16 bits
 // int_madd8(u, s)              sums of two products of unsigned and signed bytes, 16 bits
@@ -29,12 +29,12 @@ SIMD_INLINE ivec int_fill(int32_t word)
 {
     return _mm512_set1_epi32(word);
 }
-SIMD_INLINE ivec int_load_rows(const uint8_t *p, size_t stride)
+SIMD_INLINE ivec int_load_rows(const uint8_t *const *p, size_t at)
 {
-    __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p + stride)), 1);
-    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p + 2 * stride)), 2);
-    return _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p + 3 * stride)), 3);
+    __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(p[0] + at)));
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p[4] + at)), 1);
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p[8] + at)), 2);
+    return _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(p[12] + at)), 3);
 }
 SIMD_INLINE ivec int_low32(ivec a, ivec b)
 {
@@ -116,9 +116,9 @@ SIMD_INLINE ivec int_fill(int32_t word)
 {
     return _mm256_set1_epi32(word);
 }
-SIMD_INLINE ivec int_load_rows(const uint8_t *p, size_t stride)
+SIMD_INLINE ivec int_load_rows(const uint8_t *const *p, size_t at)
 {
-    return _mm256_loadu2_m128i((const void *)(p + stride), (const void *)p);
+    return _mm256_loadu2_m128i((const void *)(p[4] + at), (const void *)(p[0] + at));
 }
 SIMD_INLINE ivec int_low32(ivec a, ivec b)
 {

@@ -56,8 +56,7 @@ static size_t find_above(const float *x, size_t n, float least, uint32_t *at)
     for (size_t i = 0; i < n; i += VEC_LANES) {
         uint32_t bits = vec_at_least(vec_load_n(x + i, n - i), vec_set1(least));
         if (n - i < VEC_LANES) bits &= (1u << (n - i)) - 1;
-        for (; bits != 0; bits &= bits - 1)
-            at[n_found++] = (uint32_t)i + (uint32_t)__builtin_ctz(bits);
+        n_found += vec_put_places(at + n_found, bits, (uint32_t)i);
     }
     return n_found;
 }

@@ -12,6 +12,7 @@
 // vec_keep(a, x, begin, end, b)   a where begin <= x < end, else b
 // vec_any_above(a, b)          whether a > b in some lane
 // vec_at_least(a, b)           bit i: whether a[i] >= b[i]
+// vec_put_places(at, bits, i)  at[0 ..] = i + each set bit's number, ascending; returns how many
 // vec_above(a, b, yes, no)     yes where a > b, else no
 // vec_swap(a, n)               lane i and i ^ n change places; n = 1, 2, 4, 8 below VEC_LANES
 // vec_repeat(p, n)             lane i: p[i % n]; n = 1, 2, 4, 8

@@ -144,6 +144,14 @@ SIMD_INLINE uint32_t vec_at_least(vec a, vec b)
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ));
 }
 
+SIMD_INLINE uint32_t vec_put_places(uint32_t *at, uint32_t bits, uint32_t first)
+{
+    uint32_t n = 0;
+    for (; bits != 0; bits &= bits - 1)
+        at[n++] = first + (uint32_t)__builtin_ctz(bits);
+    return n;
+}
+
 SIMD_INLINE vec vec_above(vec a, vec b, vec yes, vec no)
 {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));

@@ -137,6 +137,16 @@ SIMD_INLINE uint32_t vec_at_least(vec a, vec b)
     return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
 }
 
+SIMD_INLINE uint32_t vec_put_places(uint32_t *at, uint32_t bits, uint32_t first)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const uint32_t n = (uint32_t)__builtin_popcount(bits);
+    __m512i places = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)first));
+    places = _mm512_maskz_compress_epi32((__mmask16)bits, places);
+    _mm512_mask_storeu_epi32(at, mask_first(n), places);
+    return n;
+}
+
 SIMD_INLINE vec vec_above(vec a, vec b, vec yes, vec no)
 {
     return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), yes);

@@ -116,16 +116,16 @@ static inline size_t packed_query_bytes(uint32_t group)
 
 // ---- Token scores from quantised keys (the second stage) ----------------------------------------
 //
-// out[g * out_stride + j] = <q[g], k[j]> for n_rows K rows in codes of 8 or 4 bits, which lie
-// together. The query is packed once for a segment, with its k_min and k_step folded in. slack[g]
+// out[g * out_stride + j] = <q[g], row j> for n_rows K rows in codes of 8 or 4 bits, wherever they
+// lie. The query is packed once for a segment, with its k_min and k_step folded in. slack[g]
 // is the absolute error that any score may have, under the same conditions as above; NaN and
 // infinity in q, and the rest of the call, likewise.
 struct score_rows_args {
     const void *q; // packed by pack_row_query of the same table
     uint32_t group;
     uint32_t d;
-    uint32_t bits; // 8 or 4
-    const void *k;
+    uint32_t bits;              // 8 or 4
+    const uint8_t *const *rows; // [n_rows] codes
     uint32_t n_rows;
     float *out;
     size_t out_stride;

@@ -39,6 +39,7 @@ static void bench(uint32_t n_segments, uint32_t stage2_bits, double share, bool 
     struct search *search;
     struct index_view *views;
     uint8_t *copies;
+    void *memory;
     double us[RUNS];
     rng_init(&rng, SEED);
     params.stage2_bits = stage2_bits;
@@ -50,7 +51,9 @@ static void bench(uint32_t n_segments, uint32_t stage2_bits, double share, bool 
     check_ok(selector_ops.search_open(selector, &search));
     rig.params.n_kv_heads = RIG_HEADS;
     const size_t bytes = selector_ops.index_bytes(selector, ROWS);
-    check_ok(mem_new((size_t)HEADS * n_segments, bytes, "copies", &copies));
+    const size_t copies_bytes = (size_t)HEADS * n_segments * bytes;
+    check_ok(mem_reserve(copies_bytes, MEM_PAGES_HUGE, "copies", &memory)); // as the cache does
+    copies = memory;
     check_ok(mem_new((size_t)HEADS * n_segments, sizeof *views, "views", &views));
     for (uint32_t i = 0; i < HEADS * n_segments; i++) {
         memcpy(copies + i * bytes, rig.segments[i % RIG_HEADS][0].index, bytes);
@@ -82,7 +85,7 @@ static void bench(uint32_t n_segments, uint32_t stage2_bits, double share, bool 
            n_threads, (unsigned long long)got->scanned_keys, (unsigned long long)got->n_rows,
            got->n_runs);
     mem_free(views);
-    mem_free(copies);
+    mem_unreserve(memory, copies_bytes);
     selector_ops.search_close(&search);
     selector_ops.close(&selector);
     rig_close(&rig);

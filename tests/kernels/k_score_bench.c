@@ -28,6 +28,12 @@ struct score_job {
     float *out; // [N_THREADS, GROUP_MAX, CHUNK]
 };
 
+static size_t item_bytes(enum job_kind kind, uint32_t d)
+{
+    if (kind == REPS_Q8 || kind == REPS_F16) return rep_block_bytes(kind == REPS_Q8, d) / REP_LANES;
+    return kind == BLEND ? 2 * d : kv_code_bytes(kind == ROWS_4 ? 4 : 8, d);
+}
+
 static void score_chunk(const struct score_job *job, const char *data, float *out)
 {
     uint32_t n = job->chunk_items;
@@ -39,8 +45,11 @@ static void score_chunk(const struct score_job *job, const char *data, float *ou
         job->table->kv.blend_rows(job->packed, CHUNK, job->group, (const uint16_t *)data, n, job->d,
                                   out);
     } else {
+        const uint8_t *rows[CHUNK];
+        for (uint32_t j = 0; j < n; j++)
+            rows[j] = (const uint8_t *)data + j * item_bytes(job->kind, job->d);
         const struct score_rows_args args = {
-            job->packed, job->group, job->d, job->kind == ROWS_4 ? 4 : 8, data, n, out, CHUNK};
+            job->packed, job->group, job->d, job->kind == ROWS_4 ? 4 : 8, rows, n, out, CHUNK};
         job->table->kv.score_rows(&args);
     }
 }
@@ -58,12 +67,6 @@ static void score_share(void *arg, uint32_t thread, uint32_t n_threads)
         score_chunk(job, job->data + (size_t)(i * step & mask) * job->chunk_bytes,
                     job->out + thread * GROUP_MAX * CHUNK);
     }
-}
-
-static size_t item_bytes(enum job_kind kind, uint32_t d)
-{
-    if (kind == REPS_Q8 || kind == REPS_F16) return rep_block_bytes(kind == REPS_Q8, d) / REP_LANES;
-    return kind == BLEND ? 2 * d : kv_code_bytes(kind == ROWS_4 ? 4 : 8, d);
 }
 
 static void pack_query(const struct score_job *job)

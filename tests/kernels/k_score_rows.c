@@ -23,7 +23,8 @@ struct rows {
     float slack[SCORE_GROUP_MAX];
     uint8_t codes[ROWS_MAX][SCORE_D_MAX];
     void *packed, *memory;
-    uint8_t *k; // [n_rows], not aligned
+    uint8_t *k;                // [n_rows], not aligned
+    uint32_t places[ROWS_MAX]; // where row j lies among them
 };
 
 static void fill_codes(struct rows *p, struct rng *rng, uint32_t n_rows)
@@ -31,6 +32,11 @@ static void fill_codes(struct rows *p, struct rng *rng, uint32_t n_rows)
     uint32_t code_max = (1u << p->bits) - 1, piece = 128 / p->bits;
     size_t row_bytes = kv_code_bytes(p->bits, p->d);
     float folded[SCORE_D_MAX];
+    for (uint32_t j = 0; j < n_rows; j++) { // in no order
+        const uint32_t other = rng_below(rng, j + 1);
+        p->places[j] = p->places[other];
+        p->places[other] = j;
+    }
     for (uint32_t j = 0; j < n_rows; j++) {
         for (uint32_t c = 0; c < p->d; c++)
             folded[c] = p->q[j / 4 % p->group * p->d + c] * p->k_step[c];
@@ -39,7 +45,8 @@ static void fill_codes(struct rows *p, struct rng *rng, uint32_t n_rows)
             uint32_t code = rng_below(rng, code_max + 1);
             if (j % 4 < 2) code = up == (j % 4 == 0) ? code_max : 0;
             p->codes[j][c] = (uint8_t)code;
-            p->k[j * row_bytes + c / piece * KV_PIECE_BYTES + c % piece % KV_PIECE_BYTES] |=
+            p->k[p->places[j] * row_bytes + c / piece * KV_PIECE_BYTES +
+                 c % piece % KV_PIECE_BYTES] |=
                 (uint8_t)(code << c % piece / KV_PIECE_BYTES * p->bits);
         }
     }
@@ -69,13 +76,16 @@ static void close_rows(struct rows *p)
 
 static void score_rows(struct rows *p, const struct kernel_table *table, uint32_t n_rows)
 {
+    const uint8_t *at[ROWS_MAX];
     for (size_t i = 0; i < sizeof p->out / sizeof p->out[0]; i++)
         p->out[i] = canary;
+    for (uint32_t j = 0; j < n_rows; j++)
+        at[j] = p->k + p->places[j] * kv_code_bytes(p->bits, p->d);
     const struct score_rows_args args = {.q = p->packed,
                                          .group = p->group,
                                          .d = p->d,
                                          .bits = p->bits,
-                                         .k = p->k,
+                                         .rows = at,
                                          .n_rows = n_rows,
                                          .out = p->out,
                                          .out_stride = OUT_STRIDE};
