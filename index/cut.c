@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BINS = 512, FEW = 32, SAMPLE = 512 };
+enum { BINS = 512, FEW = 32, SAMPLE = 1024 };
 
 // Items from lo to hi; bin b holds those of (x - lo) * scale = b and a fraction.
 struct range {
@@ -124,32 +124,34 @@ static void split(struct items *items, float hi, uint64_t *above, uint64_t *kept
     items->n = n;
 }
 
-// Values around that of the cut, from every step-th item. The margin is two and a half standard
-// deviations of what a random sample would hold of the items taken.
+// Values around that of the cut, from every step-th item, up to the width of a bin. The margin is
+// two and a half standard deviations of what a random sample would hold of the items taken.
 static void bracket(const float *x, const float *weight, size_t n, uint64_t want, float *lo,
                     float *hi)
 {
-    float sample[SAMPLE], sample_weight[SAMPLE];
-    uint32_t at[SAMPLE];
-    const size_t step = n / SAMPLE;
-    const uint64_t middle = want / step;
+    uint32_t at[SAMPLE], bins[BINS] = {0};
+    struct items sample = {x, weight, at, 0};
+    const size_t step = (n + SAMPLE - 1) / SAMPLE;
     uint64_t total = 0;
-    size_t n_sample = 0;
-    for (size_t i = step / 2; i < n && n_sample < SAMPLE; i += step) {
-        if (!(x[i] > -INFINITY)) continue;
-        sample[n_sample] = x[i];
-        sample_weight[n_sample] = weight != NULL ? weight[i] : 1;
-        total += (uint64_t)sample_weight[n_sample++];
+    for (size_t i = step / 2; i < n; i += step) {
+        at[sample.n] = (uint32_t)i;
+        sample.n += x[i] > -INFINITY;
     }
-    const double mean = n_sample > 0 ? (double)total / (double)n_sample : 0;
-    const uint64_t margin = (uint64_t)(2.5 * sqrt((double)middle * mean) + 2 * mean) + 1;
-    for (int side = 0; side < 2; side++) {
-        struct items items = {sample, sample_weight, at, n_sample};
-        for (uint32_t i = 0; i < n_sample; i++)
-            at[i] = i;
-        if (side == 0 && middle + margin < total) *lo = cut_items(&items, middle + margin).value;
-        if (side == 1 && middle > margin && middle - margin < total)
-            *hi = cut_items(&items, middle - margin).value;
+    const struct range range = find_range(&sample);
+    for (size_t i = 0; i < sample.n; i++) {
+        const uint32_t item_weight = weight_of(&sample, at[i]);
+        bins[bin_of(&range, x[at[i]])] += item_weight;
+        total += item_weight;
+    }
+    if (!(range.lo < range.hi)) return;
+    const double mean = (double)total / (double)sample.n;
+    const double middle = (double)want / (double)step;
+    const double margin = 2.5 * sqrt(middle * mean) + 2 * mean;
+    double above = 0; // the next bin
+    for (int bin = BINS - 1; bin >= 0 && above < middle + margin; bin--) {
+        if (above <= middle - margin) *hi = (float)((double)range.lo + (bin + 1) / range.scale);
+        above += bins[bin];
+        if (above >= middle + margin) *lo = (float)((double)range.lo + bin / range.scale);
     }
 }
 
@@ -160,7 +162,7 @@ struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *we
     const struct cut all = {.value = -INFINITY};
     float lo = -FLT_MAX, hi = INFINITY;
     if (want == 0) return none;
-    if (n >= 4 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
+    if (n >= 2 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
     for (;;) {
         struct items items = {x, weight, room, kv->find_above(x, n, lo, room)};
         uint64_t above, kept;

@@ -158,22 +158,34 @@ SIMD_INLINE vec exp_normal(vec x)
     return vec_above(least, x, vec_zero(), vec_exp(vec_max(least, x)));
 }
 
-static float log_sum_exp(const float *x, const float *weight, size_t n)
+SIMD_INLINE vec weigh_exponents(const float *x, const float *weight, size_t i, size_t n, vec base)
+{
+    const float *weight_at = weight == NULL ? NULL : weight + i;
+    vec values = exp_normal(vec_sub(load_exponents(x + i, weight_at, n), base));
+    return weight == NULL ? values : vec_mul(values, vec_load_n(weight_at, n));
+}
+
+static float max_exponent(const float *x, const float *weight, size_t n)
 {
     vec max = vec_set1(-INFINITY);
-    for (size_t i = 0; i < n; i += VEC_LANES)
-        max = vec_max(load_exponents(x + i, weight == NULL ? NULL : weight + i, n - i), max);
-    float top = vec_hmax(max), base = isfinite(top) ? top : 0;
+    size_t i = 0;
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        max = vec_max(load_exponents(x + i, weight == NULL ? NULL : weight + i, VEC_LANES), max);
+    if (i < n) max = vec_max(load_exponents(x + i, weight == NULL ? NULL : weight + i, n - i), max);
+    return vec_hmax(max);
+}
+
+static float log_sum_exp(const float *x, const float *weight, size_t n)
+{
+    float top = max_exponent(x, weight, n), base = isfinite(top) ? top : 0;
     double total = 0;
     for (size_t i = 0; i < n;) {
         size_t end = i + SUM_VECS * VEC_LANES < n ? i + SUM_VECS * VEC_LANES : n;
         vec sum = vec_zero();
-        for (; i < end; i += VEC_LANES) {
-            vec values = load_exponents(x + i, weight == NULL ? NULL : weight + i, n - i);
-            values = exp_normal(vec_sub(values, vec_set1(base)));
-            if (weight != NULL) values = vec_mul(values, vec_load_n(weight + i, n - i));
-            sum = vec_add(sum, values);
-        }
+        for (; i + VEC_LANES <= end; i += VEC_LANES)
+            sum = vec_add(sum, weigh_exponents(x, weight, i, VEC_LANES, vec_set1(base)));
+        if (i < end) sum = vec_add(sum, weigh_exponents(x, weight, i, end - i, vec_set1(base)));
+        i = end;
         total += vec_hsum(sum);
     }
     return (float)(base + log(total));

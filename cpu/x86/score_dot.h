@@ -38,6 +38,10 @@ SIMD_INLINE void sum_rep_codes(int n_heads, int n_vecs, const struct score_query
 SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q, ivec *sums)
 {
     const ivec nibble = int_fill(0x0f0f0f0f);
+    ivec highs[ROW_HEADS]; // a second chain of sums: each product waits for the one before it
+#pragma GCC unroll 8
+    for (int head = 0; head < n_heads; head++)
+        highs[head] = int_fill(0);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         ivec low = bits == 4 ? int_and(words[i], nibble) : words[i];
@@ -46,9 +50,12 @@ SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_
         for (int head = 0; head < n_heads; head++) {
             const int8_t *at = q + head * sizeof(struct score_query) + 4 * i;
             sums[head] = int_dot8(sums[head], low, int_set1(at));
-            if (bits == 4) sums[head] = int_dot8(sums[head], high, int_set1(at + 16));
+            if (bits == 4) highs[head] = int_dot8(highs[head], high, int_set1(at + 16));
         }
     }
+#pragma GCC unroll 8
+    for (int head = 0; bits == 4 && head < n_heads; head++)
+        sums[head] = int_add32(sums[head], highs[head]);
 }
 
 #endif

@@ -35,27 +35,34 @@ static vec rank_excess(const struct rank_args *args, size_t i, size_t n, vec max
     return vec_load(sums);
 }
 
-static void rank_scores(const struct rank_args *args)
+SIMD_INLINE void rank_lanes(const struct rank_args *args, size_t i, size_t n)
 {
     const vec none = vec_set1(-INFINITY);
-    for (size_t i = 0; i < args->n; i += VEC_LANES) {
-        size_t n = args->n - i;
-        vec rank = none;
-        for (uint32_t g = 0; g < args->group; g++)
-            rank = vec_max(rank_value(args, g, i, n), rank);
-        if (args->sum) rank = vec_add(rank, rank_excess(args, i, n, rank));
-        if (args->weight != NULL)
-            rank = vec_above(vec_load_n(args->weight + i, n), vec_zero(), rank, none);
-        vec_store_n(args->out + i, rank, n);
-    }
+    vec rank = none;
+    for (uint32_t g = 0; g < args->group; g++)
+        rank = vec_max(rank_value(args, g, i, n), rank);
+    if (args->sum) rank = vec_add(rank, rank_excess(args, i, n, rank));
+    if (args->weight != NULL)
+        rank = vec_above(vec_load_n(args->weight + i, n), vec_zero(), rank, none);
+    vec_store_n(args->out + i, rank, n);
+}
+
+static void rank_scores(const struct rank_args *args)
+{
+    size_t i = 0;
+    for (; i + VEC_LANES <= args->n; i += VEC_LANES)
+        rank_lanes(args, i, VEC_LANES);
+    if (i < args->n) rank_lanes(args, i, args->n - i);
 }
 
 static size_t find_above(const float *x, size_t n, float least, uint32_t *at)
 {
-    size_t n_found = 0;
-    for (size_t i = 0; i < n; i += VEC_LANES) {
-        uint32_t bits = vec_at_least(vec_load_n(x + i, n - i), vec_set1(least));
-        if (n - i < VEC_LANES) bits &= (1u << (n - i)) - 1;
+    const vec bound = vec_set1(least);
+    size_t n_found = 0, i = 0;
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        n_found += vec_put_places(at + n_found, vec_at_least(vec_load(x + i), bound), (uint32_t)i);
+    if (i < n) {
+        uint32_t bits = vec_at_least(vec_load_n(x + i, n - i), bound) & ((1u << (n - i)) - 1);
         n_found += vec_put_places(at + n_found, bits, (uint32_t)i);
     }
     return n_found;
