@@ -93,7 +93,6 @@ int eval_logits(int argc, char **argv)
     // What is measured is the model; -ctk and -ctv put the cache's rounding back.
     model.type_k = "f32";
     model.type_v = "f32";
-    model.kv.deterministic = true;
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
         rig_file_flags(&model),

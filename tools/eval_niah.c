@@ -270,7 +270,6 @@ int eval_niah(int argc, char **argv)
         .format = "md",
     };
     struct rig_options model = rig_defaults;
-    model.kv.deterministic = true;
     const struct flag_group groups[] = {
         {"Needles", niah_flags, sizeof niah_flags / sizeof niah_flags[0], &options},
         rig_file_flags(&model),

@@ -45,8 +45,7 @@ static const struct flag table[] = {
      "first layers that read everything"},
     {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -", "write what the cache did, as JSON"},
     {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
-     "the same seed gives the same bits (the default of eval)"},
-    {"--no-deterministic", FLAG_OFF, OPTION(deterministic), NULL, "go on without a late disk"},
+     "the same seed and threads give the same bits: always so in this version"},
 };
 
 struct flag_group kv_flags(struct kv_options *options)
@@ -146,7 +145,6 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
         return say_error("--kv-verify %s: must be 0%% to 100%%", options->verify);
     if (options->disk_path != NULL && options->disk_bytes == 0)
         return say_error("--kv-disk-path %s: needs --kv-disk SIZE", options->disk_path);
-    kv->deterministic = options->deterministic;
     kv->n_sink = options->n_sink;
     kv->n_window = options->n_window;
     kv->n_unit = options->n_unit;

@@ -31,8 +31,8 @@ struct kv_options {
     uint64_t disk_day_bytes;
     const char *verify;
     uint32_t n_dense_layers;
-    const char *stats; // file, "-" or NULL
-    bool deterministic;
+    const char *stats;  // file, "-" or NULL
+    bool deterministic; // nothing to choose yet: the engine always is
 };
 
 #define KV_DISK_PATH "/var/tmp"

@@ -102,6 +102,8 @@ enum fathom_rank_by {
     FATHOM_RANK_BOX = 2, // least and largest values by channel (Quest, 2406.10774)
 };
 
+// The same calls on as many threads give the same bits: segments are sealed and merged at fixed
+// positions, the disk is waited for, and work is cut into fixed shares.
 struct fathom_kv_params {
     int32_t mode;            // enum fathom_kv_mode
     int32_t prefill;         // enum fathom_kv_prefill
@@ -113,7 +115,6 @@ struct fathom_kv_params {
     bool estimate;           // add the estimate of what was not read (default false)
     bool reduce_sum;         // over the query heads of a group; default: their maximum
     bool coverage_bound;     // `coverage` is asked of the bound, not of the estimate
-    bool deterministic;      // the same seed gives the same bits: wait for the disk
     uint32_t n_sink;         // first tokens, always read; default 64
     uint32_t n_window;       // newest tokens, always read; default 512
     uint32_t n_segment;      // tokens sealed at once; default 1024

@@ -76,7 +76,6 @@ static void draw_kv(struct rng *rng, struct fathom_kv_params *kv)
     kv->index_q8 = chance(rng, 50);
     kv->estimate = false;
     kv->reduce_sum = chance(rng, 50);
-    kv->deterministic = chance(rng, 50);
     kv->n_sink = PICK(rng, 0, 1, 8, 20);
     kv->n_window = PICK(rng, 0, 1, 5, 32);
     kv->n_segment = PICK(rng, 16, 32, 48);
