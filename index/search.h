@@ -10,7 +10,7 @@
 
 #include "index/index_layout.h"
 
-enum { SCORE_BATCH = 256 }; // tokens that the second stage scores at once
+enum { SCORE_BATCH = 128 }; // tokens that the second stage scores at once
 
 struct selector {
     struct selector_params params; // completed: no zero that means a default
@@ -123,9 +123,12 @@ void search_begin(struct search *s, const struct search_args *args);
 // Scores representatives, of more rows than each head needs, or of all; not of heads that are
 // picked wholly.
 void search_scan(struct search *s);
-// Visible rows of a segment's rows begin .. end - 1.
-uint32_t count_visible(const struct search *s, const struct head *head, uint32_t segment,
-                       uint32_t begin, uint32_t end);
+
+// search_spans.c: fills the slots of a span of a level; and asks for what that will read.
+void search_score_span(const struct search *s, struct head *head, bool coarse,
+                       const struct span *span);
+void search_fetch_span(const struct search *s, const struct head *head, bool coarse,
+                       const struct span *span);
 
 // search_tokens.c: scores the tokens of the last batch of candidates of each head.
 void search_tokens(struct search *s);

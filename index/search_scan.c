@@ -6,7 +6,6 @@
 #include "index/search.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "index/cut.h"
 #include "index/rank.h"
@@ -20,7 +19,6 @@ enum {
     // (1.8 % read, 23.2 % estimated).
     SCAN_SHARE = 4,
     SCAN_FACTOR = 2,
-    PREFETCH_BYTES = 4096,
     SHARE_SPANS = 16, // of groups, in one item of work: 64 KB of representatives with d 128
 };
 static const float ROUND_UP = 1.0f + 0x1p-18f;
@@ -97,129 +95,7 @@ void search_begin(struct search *s, const struct search_args *args)
     pool_for(p->pool, p->n_kv_heads, 1, prepare_head, s);
 }
 
-// ---- Scores of spans ----------------------------------------------------------------------------
-
-uint32_t count_visible(const struct search *s, const struct head *head, uint32_t segment,
-                       uint32_t begin, uint32_t end)
-{
-    const struct index_view *view = &head->views[segment];
-    const uint16_t *positions = index_at(view->index, s->layouts[segment].positions);
-    uint32_t n = 0;
-    if (!is_masked(s, head, segment)) return end - begin;
-    for (uint32_t row = begin; row < end; row++)
-        n += positions[row] < view->n_visible;
-    return n;
-}
-
-// Scores one span from blocks of representatives, with a query packed as they are.
-static void score_blocks(const struct search *s, const void *packed_q, const void *blocks,
-                         const struct span *span, float *out, size_t stride)
-{
-    const struct selector_params *p = &s->selector->params;
-    const struct score_reps_args args = {
-        .q = packed_q,
-        .group = p->group,
-        .d = p->d_k,
-        .q8 = p->index_q8,
-        .blocks = blocks,
-        .begin = span->first,
-        .end = span->first + round_to_lanes(span->n),
-        .out = out + span->slot,
-        .out_stride = stride,
-    };
-    p->kernels->kv.score_reps(&args);
-}
-
-// tops: <q, centre> + <|q|, half> + all that either may be off by. The scores' place serves for the
-// halves, so this comes before the scores.
-static void score_boxes(const struct search *s, struct head *head, const struct span *span)
-{
-    const struct selector_params *p = &s->selector->params;
-    const struct index_layout *layout = &s->layouts[span->segment];
-    const struct index_head *index = view_head(head, span->segment);
-    const float *box_rest = index_at(index, layout->box_rest);
-    struct level *level = &head->fine;
-    score_blocks(s, head->packed_abs, index_at(index, layout->half), span, level->scores,
-                 level->stride);
-    score_blocks(s, head->packed_q, index_at(index, layout->mid), span, level->tops, level->stride);
-    for (uint32_t g = 0; g < p->group; g++) {
-        const float *half = level->scores + (size_t)g * level->stride + span->slot;
-        float *top = level->tops + (size_t)g * level->stride + span->slot;
-        const float error = score_error(head, span->segment, g) +
-                            head->slack_abs[g] * index->half_norm +
-                            0x1p-20f * head->norm[g] * index->half_norm;
-        for (uint32_t i = 0; i < span->n; i++)
-            top[i] += half[i] + head->norm[g] * ROUND_UP * box_rest[span->first + i] + error;
-    }
-}
-
-static bool wants_spread(const struct search *s)
-{
-    return !s->args.skip_rest || s->selector->params.estimate;
-}
-
-// What the level's slots of a span hold besides scores.
-static void fill_slots(const struct search *s, struct head *head, bool coarse,
-                       const struct span *span)
-{
-    struct level *level = coarse ? &head->coarse : &head->fine;
-    const bool masked = is_masked(s, head, span->segment);
-    const struct index_layout *layout = &s->layouts[span->segment];
-    const struct index_head *index = view_head(head, span->segment);
-    const uint32_t *begin = index_at(index, layout->unit_begin);
-    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
-    const float *spread = index_at(index, coarse ? layout->coarse_spread : layout->spread);
-    const uint32_t step = coarse ? COARSE_UNITS : 1;
-    const uint32_t n_units = index->n_units;
-    float *weight = level->weight + span->slot;
-    memcpy(level->radius + span->slot, radius + span->first, span->n * sizeof *radius);
-    if (wants_spread(s))
-        memcpy(level->spread + span->slot, spread + span->first, span->n * sizeof *spread);
-    for (uint32_t i = 0; i < span->n; i++) {
-        const uint32_t unit = (span->first + i) * step;
-        const uint32_t next = unit + step < n_units ? unit + step : n_units;
-        weight[i] = masked ? (float)count_visible(s, head, span->segment, begin[unit], begin[next])
-                           : (float)(int32_t)(begin[next] - begin[unit]);
-    }
-    for (uint32_t i = span->n; i < round_to_lanes(span->n); i++)
-        level->radius[span->slot + i] = level->spread[span->slot + i] = weight[i] = 0;
-    for (uint32_t i = 0; i < round_to_lanes(span->n) && !coarse; i++)
-        head->whole[span->slot + i] = masked ? 0 : weight[i];
-}
-
-static void score_span(const struct search *s, struct head *head, bool coarse,
-                       const struct span *span)
-{
-    struct level *level = coarse ? &head->coarse : &head->fine;
-    const struct index_layout *layout = &s->layouts[span->segment];
-    const struct index_head *index = view_head(head, span->segment);
-    if (!coarse && level->tops != NULL) score_boxes(s, head, span);
-    score_blocks(s, head->packed_q, index_at(index, coarse ? layout->coarse_reps : layout->reps),
-                 span, level->scores, level->stride);
-    fill_slots(s, head, coarse, span);
-}
-
-// The processor sees no further than the end of a group by itself.
-static void prefetch_span(const struct search *s, const struct head *head, bool coarse,
-                          const struct span *span)
-{
-    const struct selector_params *p = &s->selector->params;
-    const struct index_layout *layout = &s->layouts[span->segment];
-    const struct index_head *index = view_head(head, span->segment);
-    const size_t block = rep_block_bytes(p->index_q8, p->d_k);
-    const char *reps = index_at(index, (coarse ? layout->coarse_reps : layout->reps) +
-                                           span->first / REP_LANES * block);
-    const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
-    const uint32_t *begin = index_at(index, layout->unit_begin);
-    const size_t bytes = reps_bytes(p->index_q8, p->d_k, span->n);
-    for (size_t at = 0; at < bytes && at < PREFETCH_BYTES; at += 64)
-        __builtin_prefetch(reps + at);
-    const uint32_t n = span->n < COARSE_UNITS ? span->n : COARSE_UNITS;
-    for (uint32_t i = span->first; i < span->first + n; i += coarse ? 1 : 16) {
-        __builtin_prefetch(radius + i);
-        __builtin_prefetch(begin + (coarse ? COARSE_UNITS * i : i));
-    }
-}
+// ---- Items of work ------------------------------------------------------------------------------
 
 struct scan {
     struct search *s;
@@ -256,8 +132,8 @@ static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
         uint32_t i = first, n_slots = 0;
         for (; i < first + scan->share && i < level->n_spans; i++) {
             if (i + 1 < level->n_spans)
-                prefetch_span(scan->s, head, scan->coarse, &level->spans[i + 1]);
-            score_span(scan->s, head, scan->coarse, &level->spans[i]);
+                search_fetch_span(scan->s, head, scan->coarse, &level->spans[i + 1]);
+            search_score_span(scan->s, head, scan->coarse, &level->spans[i]);
             n_slots += round_to_lanes(level->spans[i].n);
         }
         if (!scan->coarse && level->n_scored == 0 && i > first)
