@@ -23,14 +23,15 @@ enum {
     N_KV_HEADS = 2,
     D = 32,
     CLUSTER = 32, // tokens
+    PLANE_STRENGTH = 15,
 };
 // Logarithms of sums in float, of up to some tens: their relative error, a few 2^-24, times that.
 static const double float_error = 2e-5;
 
 // ---- Keys and queries ---------------------------------------------------------------------------
 
-enum data { DATA_RANDOM, DATA_TOPICS, DATA_TIGHT };
-static const char *const data_names[] = {"random", "topics", "tight"};
+enum data { DATA_RANDOM, DATA_TOPICS, DATA_TIGHT, DATA_PLANE };
+static const char *const data_names[] = {"random", "topics", "tight", "plane"};
 
 struct cache {
     struct fathom_engine_params params;
@@ -46,11 +47,14 @@ struct cache {
 };
 
 // Topics: keys about the topic's centre, and one in 50 that stands alone. Tight: hardly off it.
+// Plane: random, but in two channels alone, where a query may point right at a unit's farthest key:
+// there a bound that is a little too low shows.
 static float key_value(struct cache *c, uint32_t token, bool alone, uint32_t i)
 {
-    static const float off[] = {[DATA_RANDOM] = 1.0f, [DATA_TOPICS] = 0.5f, [DATA_TIGHT] = 0.01f};
-    const float centre = c->data == DATA_RANDOM || alone ? 0.0f : 1.0f;
-    return centre * c->centres[(token / CLUSTER) * D + i] +
+    static const float off[] = {1.0f, 0.5f, 0.01f, 1.0f};
+    const bool centred = (c->data == DATA_TOPICS || c->data == DATA_TIGHT) && !alone;
+    if (c->data == DATA_PLANE && i >= 2) return 0.0f;
+    return (centred ? c->centres[(token / CLUSTER) * D + i] : 0.0f) +
            off[alone ? DATA_RANDOM : c->data] * rng_normal(&c->rng);
 }
 
@@ -72,10 +76,12 @@ static void fill_queries(struct cache *c, uint32_t n, float strength)
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t h = 0; h < N_HEADS; h++) {
             const float *centre = c->centres + rng_below(&c->rng, (c->n + 1) / CLUSTER + 1) * D;
-            for (uint32_t i = 0; i < D; i++)
-                c->q[(t * N_HEADS + h) * D + i] =
-                    strength * (c->data == DATA_RANDOM ? rng_normal(&c->rng)
-                                                       : centre[i] + 0.1f * rng_normal(&c->rng));
+            for (uint32_t i = 0; i < D; i++) {
+                float x = rng_normal(&c->rng);
+                if (c->data == DATA_TOPICS || c->data == DATA_TIGHT) x = centre[i] + 0.1f * x;
+                if (c->data == DATA_PLANE) x = i < 2 ? PLANE_STRENGTH * x : 0.0f;
+                c->q[(t * N_HEADS + h) * D + i] = strength * x;
+            }
         }
 }
 
@@ -263,8 +269,8 @@ static void bound_holds(void **state)
         p.kv.reduce_sum = i % 5 == 0;
         p.kv.estimate = i % 7 == 0;
         p.kv.threshold = i % 11 == 0 ? 0.001f : 0.0f;
-        const struct means m = run(&p, (enum data)(i % 3), i % 2 == 0 ? 1.0f : 3.0f);
-        assert_true(m.coverage > 0.1);
+        const struct means m = run(&p, (enum data)((i + i / 4) % 4), i % 3 == 0 ? 1.0f : 3.0f);
+        assert_true(m.coverage > 0.05);
     }
 }
 
