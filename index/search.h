@@ -32,7 +32,7 @@ struct level {
     float *scores; // [group, stride] <q, representative>
     float *tops;   // [group, stride] bound by the box, or NULL
     float *radius; // [stride]
-    float *spread; // [stride]
+    float *spread; // [stride]; only where the rest or the estimate is wanted
     float *weight; // [stride] visible rows for which only the representative speaks
     float *rank;   // [stride]; -infinity: not to be taken (any more)
 };
