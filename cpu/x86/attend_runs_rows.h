@@ -172,7 +172,6 @@ SIMD_INLINE void decode_group(uint32_t bits, const struct row_block *block, uint
 #pragma GCC unroll 2
             for (uint32_t i = 0; i < KV_PIECE_BYTES; i += VEC_LANES) {
                 lanes bytes = lanes_bytes(codes + piece * KV_PIECE_BYTES + i);
-#pragma GCC unroll 4
                 for (uint32_t slot = 0; slot < 8 / bits; slot++)
                     vec_store(v + (piece * (8 / bits) + slot) * KV_PIECE_BYTES + i,
                               code_value(bits, bytes, slot * bits, map));

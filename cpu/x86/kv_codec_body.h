@@ -55,7 +55,6 @@ SIMD_INLINE void encode_bits(uint32_t bits, const float *x, const float *min, co
     for (uint32_t piece = 0; piece < d; piece += 128 / bits, codes += KV_PIECE_BYTES)
         for (uint32_t i = 0; i < PIECE_LANES; i += VEC_LANES) {
             lanes packed = lanes_zero();
-#pragma GCC unroll 4
             for (uint32_t slot = 0; slot < 8 / bits; slot++) {
                 uint32_t c = piece + slot * PIECE_LANES + i;
                 if (c >= d) break;
@@ -72,7 +71,6 @@ SIMD_INLINE void decode_bits(uint32_t bits, const char *codes, const float *min,
     for (uint32_t piece = 0; piece < d; piece += 128 / bits, codes += KV_PIECE_BYTES)
         for (uint32_t i = 0; i < PIECE_LANES; i += VEC_LANES) {
             lanes packed = lanes_bytes(codes + i);
-#pragma GCC unroll 4
             for (uint32_t slot = 0; slot < 8 / bits; slot++) {
                 uint32_t c = piece + slot * PIECE_LANES + i;
                 if (c >= d) break;
