@@ -38,6 +38,12 @@ static size_t check_n_skipped;
                      fathom_last_error());                                                         \
     } while (0)
 
+// Sanitizers make some tests so slow that a part of their cases must do: $FATHOM_TEST_FEW.
+static inline bool check_few(void)
+{
+    return getenv("FATHOM_TEST_FEW") != NULL;
+}
+
 // Runs a group whose array may be built at run time; the result is main's.
 static inline int check_run(const char *group, const struct CMUnitTest *tests, size_t n_tests)
 {

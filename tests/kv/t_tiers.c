@@ -247,10 +247,12 @@ static void run_forks(struct pair *pair)
     free_twin(pair, &a);
 }
 
-// Every shape, each with one head size; three turns go through all pairs.
+// Every shape, each with one head size; three turns go through all pairs. With check_few one shape
+// a turn.
 static void run_mode(const struct fathom_kv_params *kv, uint32_t turn)
 {
     for (uint32_t i = 0; i < N_SHAPES; i++) {
+        if (check_few() && i != turn) continue;
         struct pair pair;
         struct shape shape = shapes[i];
         shape.d = head_sizes[(i + turn) % N_SHAPES];
