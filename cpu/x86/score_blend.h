@@ -140,8 +140,8 @@ static void blend_rows(const float *weight, size_t stride, uint32_t group, const
 // -infinity past n, and where there is no weight.
 SIMD_INLINE vec load_exponents(const float *x, const float *weight, size_t n)
 {
-    _Alignas(
-        64) float lanes[VEC_LANES]; // gcc 12 with ASan stores it as aligned without aligning it
+    // Said, because gcc 12 with ASan stores it as aligned without aligning it.
+    _Alignas(64) float lanes[VEC_LANES];
     if (n < VEC_LANES) {
         vec_store(lanes, vec_set1(-INFINITY));
         memcpy(lanes, x, n * sizeof *x);
