@@ -1,104 +1,19 @@
 // The disk tier when calls fail: opening, writing, reading and closing, with the first call that
 // allocates or reaches the kernel failing, then the second, and so on until all goes well. Each
 // failure is told or made good, leaves nothing behind, and leaves an open store usable.
-//
-// The linker wraps the functions; what they call of each other is not counted.
 
 #include "tests/check.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 
-#include "io/store_file.h"
 #include "src/base/mem.h"
 #include "src/base/status.h"
 #include "tests/io/fault.h"
 #include "tests/io/store_rig.h"
 
 enum { BUFFER_BYTES = 2 << 20, WRITE_PAGES = 300 };
-
-static _Atomic(size_t) n_left = SIZE_MAX; // calls that succeed before one fails
-static int error_of_fault;
-
-fathom_status __real_mem_new(size_t count, size_t item_bytes, const char *what, void *out);
-fathom_status __wrap_mem_new(size_t count, size_t item_bytes, const char *what, void *out);
-fathom_status __real_mem_string(const char *text, size_t bytes, char **out);
-fathom_status __wrap_mem_string(const char *text, size_t bytes, char **out);
-fathom_status __real_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
-fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
-fathom_status __real_store_file_create(const char *dir, int *fd);
-fathom_status __wrap_store_file_create(const char *dir, int *fd);
-int __real_store_file_bypass_cache(int fd);
-int __wrap_store_file_bypass_cache(int fd);
-int __real_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes);
-int __wrap_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes);
-int32_t __real_store_file_move(int fd, const struct queue_op *op);
-int32_t __wrap_store_file_move(int fd, const struct queue_op *op);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg);
-
-bool fault_due(void)
-{
-    size_t left = atomic_load(&n_left);
-    if (left == SIZE_MAX) return false;
-    left = atomic_fetch_sub(&n_left, 1);
-    return left == 0;
-}
-
-int fault_error(void)
-{
-    return error_of_fault;
-}
-
-fathom_status __wrap_mem_new(size_t count, size_t item_bytes, const char *what, void *out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "%s: made to fail", what);
-    return __real_mem_new(count, item_bytes, what, out);
-}
-
-fathom_status __wrap_mem_string(const char *text, size_t bytes, char **out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "made to fail");
-    return __real_mem_string(text, bytes, out);
-}
-
-fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "%s: made to fail", what);
-    return __real_mem_reserve(bytes, pages, what, out);
-}
-
-fathom_status __wrap_store_file_create(const char *dir, int *fd)
-{
-    if (fault_due()) return status_set(FATHOM_EIO, "%s: made to fail", dir);
-    return __real_store_file_create(dir, fd);
-}
-
-int __wrap_store_file_bypass_cache(int fd)
-{
-    return fault_due() ? fault_error() : __real_store_file_bypass_cache(fd);
-}
-
-int __wrap_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes)
-{
-    return fault_due() ? fault_error() : __real_store_file_grow(fd, begin_bytes, end_bytes);
-}
-
-int32_t __wrap_store_file_move(int fd, const struct queue_op *op)
-{
-    return fault_due() ? -fault_error() : __real_store_file_move(fd, op);
-}
-
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg)
-{
-    return fault_due() ? fault_error() : __real_pthread_create(thread, attr, fn, arg);
-}
 
 static int count_files(void)
 {
@@ -158,14 +73,13 @@ static void check_told(fathom_status status)
 // Returns how many calls there were.
 static size_t run_all(struct store_rig *rig, const struct queue_ops *queue_ops, int error)
 {
-    error_of_fault = error;
     for (size_t n = 0;; n++) {
         const int n_files = count_files();
-        atomic_store(&n_left, n);
+        fault_begin(n, error);
         fathom_status status = disk_store_open(&rig->params, queue_ops, &rig->store);
         if (status == FATHOM_OK) status = use(rig);
-        const bool met = atomic_load(&n_left) > n; // below zero, which wraps
-        atomic_store(&n_left, SIZE_MAX);
+        const bool met = fault_met();
+        fault_end();
         check_told(status);
         if (!met) assert_int_equal(status, FATHOM_OK);
         if (rig->store != NULL) check_ok(use(rig));
@@ -222,12 +136,11 @@ static void open_logged(struct store_rig *rig, const struct queue_ops *queue_ops
                         const char *words)
 {
     store_rig_init(rig, BUFFER_BYTES);
-    error_of_fault = error;
     for (size_t n = 0; strstr(rig->logged, words) == NULL; n++) {
         store_ops.close(&rig->store);
-        atomic_store(&n_left, n);
+        fault_begin(n, error);
         fathom_status status = disk_store_open(&rig->params, queue_ops, &rig->store);
-        atomic_store(&n_left, SIZE_MAX);
+        fault_end();
         check_told(status);
         assert_true(n < 50);
     }

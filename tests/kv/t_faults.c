@@ -3,20 +3,15 @@
 // second, and so on until all goes well. Each failure is told or made good, leaves nothing behind
 // (the address sanitizer looks), and the sequence goes on and gives what it should. Then bits of
 // the file are turned, and disks that are too small.
-//
-// The linker wraps the functions; what they call of each other is not counted.
 
 #include "tests/kv/naive.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "io/disk_store.h"
-#include "io/store_file.h"
 #include "src/base/mem.h"
 #include "src/base/status.h"
 #include "src/kv/wire.h"
@@ -24,88 +19,13 @@
 
 enum { SEED = 20261123, N_MAX = 600, STEP_MAX = 32 };
 
-// ---- Calls that fail ----------------------------------------------------------------------------
+// ---- The store that the engine gets
+// ----------------------------------------------------------------------------
 
-static _Atomic(size_t) n_left = SIZE_MAX; // calls that succeed before one fails
-static int error_of_fault;
 static const struct queue_ops *queue_wanted; // NULL: as the store chooses
 static struct store *opened;                 // the latest
 
-fathom_status __real_mem_new(size_t count, size_t item_bytes, const char *what, void *out);
-fathom_status __wrap_mem_new(size_t count, size_t item_bytes, const char *what, void *out);
-fathom_status __real_mem_string(const char *text, size_t bytes, char **out);
-fathom_status __wrap_mem_string(const char *text, size_t bytes, char **out);
-fathom_status __real_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
-fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out);
-fathom_status __real_store_file_create(const char *dir, int *fd);
-fathom_status __wrap_store_file_create(const char *dir, int *fd);
-int __real_store_file_bypass_cache(int fd);
-int __wrap_store_file_bypass_cache(int fd);
-int __real_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes);
-int __wrap_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes);
-int32_t __real_store_file_move(int fd, const struct queue_op *op);
-int32_t __wrap_store_file_move(int fd, const struct queue_op *op);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg);
 const struct store_ops *__wrap_wire_store_ops(void);
-
-bool fault_due(void)
-{
-    if (atomic_load(&n_left) == SIZE_MAX) return false;
-    return atomic_fetch_sub(&n_left, 1) == 0;
-}
-
-int fault_error(void)
-{
-    return error_of_fault;
-}
-
-fathom_status __wrap_mem_new(size_t count, size_t item_bytes, const char *what, void *out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "%s: made to fail", what);
-    return __real_mem_new(count, item_bytes, what, out);
-}
-
-fathom_status __wrap_mem_string(const char *text, size_t bytes, char **out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "made to fail");
-    return __real_mem_string(text, bytes, out);
-}
-
-fathom_status __wrap_mem_reserve(size_t bytes, enum mem_pages pages, const char *what, void **out)
-{
-    if (fault_due()) return status_set(FATHOM_ENOMEM, "%s: made to fail", what);
-    return __real_mem_reserve(bytes, pages, what, out);
-}
-
-fathom_status __wrap_store_file_create(const char *dir, int *fd)
-{
-    if (fault_due()) return status_set(FATHOM_EIO, "%s: made to fail", dir);
-    return __real_store_file_create(dir, fd);
-}
-
-int __wrap_store_file_bypass_cache(int fd)
-{
-    return fault_due() ? fault_error() : __real_store_file_bypass_cache(fd);
-}
-
-int __wrap_store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes)
-{
-    return fault_due() ? fault_error() : __real_store_file_grow(fd, begin_bytes, end_bytes);
-}
-
-int32_t __wrap_store_file_move(int fd, const struct queue_op *op)
-{
-    return fault_due() ? -fault_error() : __real_store_file_move(fd, op);
-}
-
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
-                          void *arg)
-{
-    return fault_due() ? fault_error() : __real_pthread_create(thread, attr, fn, arg);
-}
 
 static fathom_status open_store(const struct store_params *params, struct store **store)
 {
@@ -225,7 +145,7 @@ static void step(struct rig *rig, struct naive_seq *seq, uint32_t n)
     fathom_status status = naive_step(&rig->naive, rig->engine, seq, n);
     if (status >= 0) return;
     check_told(status);
-    assert_true(atomic_load(&n_left) == SIZE_MAX); // the one call has failed
+    assert_true(fault_met());
     check_ok(fathom_seq_count(rig->engine, seq->seq, &n_tokens));
     assert_int_equal(n_tokens, seq->n);
     status = naive_step(&rig->naive, rig->engine, seq, n);
@@ -266,15 +186,14 @@ static void each_call(const struct queue_ops *queue_ops, int error)
     struct rig rig;
     size_t n = 0;
     queue_wanted = queue_ops;
-    error_of_fault = error;
     init_rig(&rig, rig_params(FATHOM_KV_SPARSE));
     for (;; n++) {
-        atomic_store(&n_left, n);
+        fault_begin(n, error);
         const fathom_status status = open_engine(&rig);
         if (status < 0) check_told(status);
         if (status >= 0) use(&rig);
-        const bool met = atomic_load(&n_left) == SIZE_MAX; // below zero, which wraps
-        atomic_store(&n_left, SIZE_MAX);
+        const bool met = fault_met();
+        fault_end();
         if (!met) assert_true(stats_of(&rig).disk_bytes_read > 0);
         close_engine(&rig);
         if (!met) break;
