@@ -248,7 +248,7 @@ FATHOM_API void fathom_kv_stats_init(struct fathom_kv_stats *stats);
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_stats(const fathom_engine *engine,
                                                              struct fathom_kv_stats *stats);
 
-// One line with the tiers and the selector as the engine runs them, for a log; it begins with
+// One line with the tiers and the selector as the engine was opened, for a log; it begins with
 // "dense:" where all rows stay in the hot arena. Valid until close.
 FATHOM_API const char *fathom_engine_plan(const fathom_engine *engine);
 
@@ -275,6 +275,14 @@ typedef void (*fathom_tap_fn)(const struct fathom_tap_args *args, void *user);
 // call into the engine. NULL ends that.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_tap(fathom_engine *engine, fathom_tap_fn tap,
                                                            void *user);
+
+// Sets the budget of a KV head of a layer from the next fathom_attend on: that many rows, or, with
+// tokens 0, a share (0 to 1) of the sealed ones. Layer or kv_head -1: all. Layers that read
+// everything (n_dense_layers), and an auto engine that is dense, go on reading everything. EINVAL
+// names what is out of range, EUNSUPPORTED an engine that picks nothing; nothing is changed then.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_set_budget(fathom_engine *engine,
+                                                                  int32_t layer, int32_t kv_head,
+                                                                  uint64_t tokens, float share);
 
 // Bytes of keys and values that one token takes in the tail, over all layers.
 FATHOM_API uint64_t fathom_engine_token_bytes(const fathom_engine *engine);

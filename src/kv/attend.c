@@ -100,11 +100,10 @@ static void fill_views(const fathom_engine *engine, const struct slot *slot, uin
 
 static uint64_t first_budget(const fathom_engine *engine, uint32_t head, uint64_t n_sealed_rows)
 {
-    const struct fathom_kv_params *kv = &engine->params.kv;
-    if (engine->head_budgets != NULL) return engine->head_budgets[head];
-    if (kv->budget_tokens > 0) return kv->budget_tokens;
-    if (kv->budget_share >= 1.0f) return UINT64_MAX;
-    return (uint64_t)ceil((double)kv->budget_share * (double)n_sealed_rows);
+    const struct budget *budget = &engine->head_budgets[head];
+    if (budget->tokens > 0) return budget->tokens;
+    if (budget->share >= 1.0f) return UINT64_MAX;
+    return (uint64_t)ceil((double)budget->share * (double)n_sealed_rows);
 }
 
 static uint64_t count_sealed_rows(const struct slot *slot)

@@ -62,6 +62,12 @@ struct worker {
     struct kv_run *runs; // [RUNS_MAX]
 };
 
+// Of a KV head: rows to pick or, with no tokens, a share of the sealed ones.
+struct budget {
+    uint64_t tokens;
+    float share;
+};
+
 struct fathom_engine {
     fathom_device *device; // held
     struct fathom_engine_params params;
@@ -88,8 +94,8 @@ struct fathom_engine {
     struct worker *workers;       // [threads of the pool]
     struct index_view *views;     // [n_kv_heads, n_sealed_max]
     struct selection *selections; // [n_kv_heads]
-    uint64_t *budgets;            // [n_kv_heads]
-    uint64_t *head_budgets;       // [n_layers, n_kv_heads] as the caller wants them, or NULL
+    uint64_t *budgets;            // [n_kv_heads] of the layer in work
+    struct budget *head_budgets;  // [n_layers, n_kv_heads] as the caller wants them
     size_t sample_bytes;          // of a slot's samples
     float *rotated;               // [n_step_max, n_heads, d_k]
     float *mean;                  // [n_heads, d_k] of a block of queries
@@ -114,6 +120,10 @@ fathom_status params_check(const struct fathom_engine_params *params);
 // Decides between dense and tiered, and sizes the tail; of tiered engines opens all else.
 fathom_status plan_open(fathom_engine *engine);
 void plan_close(fathom_engine *engine);
+
+// ---- budget.c -----------------------------------------------------------------------------------
+// Of each KV head, as the parameters say.
+fathom_status budget_open(fathom_engine *engine);
 
 // ---- tail.c: the hot rows -----------------------------------------------------------------------
 fathom_status tail_open(fathom_engine *engine, struct slot *slot);

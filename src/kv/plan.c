@@ -209,12 +209,7 @@ static fathom_status open_workers(fathom_engine *engine)
     FATHOM_TRY(
         mem_new(p->n_kv_heads, sizeof *engine->selections, "selections", &engine->selections));
     FATHOM_TRY(mem_new(p->n_kv_heads, sizeof *engine->budgets, "budgets", &engine->budgets));
-    if (p->kv.head_budgets != NULL) {
-        const size_t bytes = engine->segments.n_heads * sizeof *engine->head_budgets;
-        FATHOM_TRY(mem_new(1, bytes, "head budgets", &engine->head_budgets));
-        memcpy(engine->head_budgets, p->kv.head_budgets, bytes);
-        engine->params.kv.head_budgets = NULL;
-    }
+    FATHOM_TRY(budget_open(engine));
     FATHOM_TRY(mem_new((size_t)p->n_step_max * p->n_heads, p->d_k * sizeof(float),
                        "rotated queries", &engine->rotated));
     FATHOM_TRY(mem_new(p->n_heads, p->d_k * sizeof(float), "mean query", &engine->mean));

@@ -3,7 +3,7 @@
 //
 // What the engine gives must be exact: budgets are everything, or too small but grow until the
 // coverage bound says that everything is read, or stay small: then the output may be off by what
-// the bound allows. t_random [STEPS [SEED]].
+// the bound allows. Budgets of layers and heads change on the way. t_random [STEPS [SEED]].
 
 #include "tests/kv/naive.h"
 
@@ -15,6 +15,13 @@ enum { SEED = 20261122, STEPS = 100000, STEPS_OF_WALK = 1000, SEQS_MAX = 4 };
 static size_t n_steps_wanted = STEPS;
 static uint64_t seed = SEED;
 
+// What the budgets of a walk are.
+enum budgets {
+    BUDGETS_WHOLE,   // everything
+    BUDGETS_GROWING, // some tokens, which grow to everything
+    BUDGETS_PARTIAL, // anything
+};
+
 // Of one walk.
 struct walk {
     struct naive naive;
@@ -23,7 +30,7 @@ struct walk {
     fathom_engine *engine;
     struct naive_seq seqs[SEQS_MAX]; // the first n_seqs are alive
     uint32_t n_seqs;
-    uint64_t head_budgets[8];
+    enum budgets budgets;
 };
 
 // What all walks did.
@@ -34,6 +41,7 @@ struct tally {
     size_t n_spilling;
     size_t n_merging;
     size_t n_growing; // walks whose budgets grew
+    size_t n_budgets; // that were set
 };
 
 // ---- Engines ------------------------------------------------------------------------------------
@@ -85,37 +93,22 @@ static void draw_kv(struct rng *rng, struct fathom_kv_params *kv)
     kv->verify_share = chance(rng, 20) ? 0.1f : 0.0f;
 }
 
-// Every way to say everything, to get there, and a few per cent.
-static void draw_budget(struct walk *w, struct fathom_engine_params *p)
+// What budgets will be, and what that asks of the engine: the coverage of steps of many tokens is
+// not known, and that of others when it is asked for or verified.
+static void draw_budgets(struct walk *w, struct fathom_kv_params *kv)
 {
-    struct fathom_kv_params *kv = &p->kv;
-    switch (rng_below(&w->rng, 5)) {
-    case 0:
-        kv->budget_share = 1.0f;
-        break;
-    case 1:
-        kv->budget_tokens = p->n_tokens_max;
-        break;
-    case 2:
-        for (uint32_t i = 0; i < p->n_layers * p->n_kv_heads; i++)
-            w->head_budgets[i] = p->n_tokens_max + i;
-        kv->head_budgets = w->head_budgets;
-        break;
-    case 3:
-        kv->budget_tokens = 1 + rng_below(&w->rng, 40);
+    w->budgets = PICK(&w->rng, BUDGETS_WHOLE, BUDGETS_WHOLE, BUDGETS_WHOLE, BUDGETS_GROWING,
+                      BUDGETS_PARTIAL);
+    if (w->budgets == BUDGETS_WHOLE) return;
+    kv->prefill = FATHOM_PREFILL_DENSE;
+    if (w->budgets == BUDGETS_GROWING) {
         kv->coverage = 1.0f;
         kv->coverage_bound = true;
-        kv->prefill = FATHOM_PREFILL_DENSE;
-        break;
-    default:
-        kv->budget_share = 0.05f * (float)(1 + rng_below(&w->rng, 8));
-        kv->prefill = FATHOM_PREFILL_DENSE;
-        kv->threshold = chance(&w->rng, 30) ? 0.01f : 0.0f;
-        if (kv->verify_share == 0.0f) kv->verify_share = 1e-6f; // coverage of every step
-        kv->verify_share = 1e-6f; // so that every step's coverage is computed
-        w->naive.partial = true;
-        break;
+        return;
     }
+    kv->threshold = chance(&w->rng, 30) ? 0.01f : 0.0f;
+    kv->verify_share = 1e-6f;
+    w->naive.partial = true;
 }
 
 // A disk, with just enough RAM that all else must go there, and sometimes too small itself.
@@ -134,6 +127,25 @@ static void open_with_disk(struct walk *w, struct fathom_engine_params *p)
     check_ok(status);
 }
 
+// Draws a budget for a KV head of a layer, or all of them (-1), and sets it.
+static void set_budget(struct walk *w, int32_t layer, int32_t kv_head)
+{
+    const struct fathom_engine_params *p = &w->naive.params;
+    uint64_t tokens = chance(&w->rng, 50) ? 0 : p->n_tokens_max + rng_below(&w->rng, 3);
+    float share = 1.0f;
+    if (w->budgets != BUDGETS_WHOLE && chance(&w->rng, 90)) {
+        tokens = chance(&w->rng, 50) ? 0 : 1 + rng_below(&w->rng, 40);
+        share = 0.05f * (float)rng_below(&w->rng, 9);
+    }
+    naive_note(&w->naive, "budget of layer %d, head %d: %llu tokens or %g", (int)layer,
+               (int)kv_head, (unsigned long long)tokens, (double)share);
+    const fathom_status status = fathom_engine_set_budget(w->engine, layer, kv_head, tokens, share);
+    if (p->kv.mode == FATHOM_KV_STREAM)
+        assert_int_equal(status, FATHOM_EUNSUPPORTED);
+    else
+        check_ok(status);
+}
+
 static void open_walk(struct walk *w, uint64_t walk_seed)
 {
     struct fathom_device_params device;
@@ -146,7 +158,7 @@ static void open_walk(struct walk *w, uint64_t walk_seed)
     fathom_engine_params_init(&p);
     draw_shape(&w->rng, &p);
     draw_kv(&w->rng, &p.kv);
-    draw_budget(w, &p);
+    draw_budgets(w, &p.kv);
     const bool partial = w->naive.partial;
     if (p.kv.mode == FATHOM_KV_AUTO) p.kv.device_bytes = 1 << 20;
     naive_init(&w->naive, &p, walk_seed);
@@ -156,6 +168,7 @@ static void open_walk(struct walk *w, uint64_t walk_seed)
     else
         check_ok(fathom_engine_open(w->device, &p, &w->engine));
     w->naive.params = p;
+    set_budget(w, -1, -1);
     for (uint32_t i = 0; i < SEQS_MAX; i++)
         naive_seq_init(&w->naive, &w->seqs[i]);
     snprintf(
@@ -253,6 +266,15 @@ static void cancel(struct walk *w, const struct naive_seq *seq)
     check_count(w, seq);
 }
 
+static void change_budget(struct walk *w, struct tally *tally)
+{
+    const struct fathom_engine_params *p = &w->naive.params;
+    const int32_t layer = (int32_t)rng_below(&w->rng, p->n_layers + 1) - 1;
+    const int32_t kv_head = (int32_t)rng_below(&w->rng, p->n_kv_heads + 1) - 1;
+    set_budget(w, layer, kv_head);
+    tally->n_budgets++;
+}
+
 static void step(struct walk *w, uint32_t i, struct tally *tally)
 {
     const struct fathom_engine_params *p = &w->naive.params;
@@ -293,6 +315,8 @@ static void move(struct walk *w, struct tally *tally)
         truncate(w, &w->seqs[i]);
     else if (what < 70)
         cancel(w, &w->seqs[i]);
+    else if (what < 90)
+        change_budget(w, tally);
     else
         step(w, i, tally);
 }
@@ -309,13 +333,12 @@ static void test_walks(void **state)
             move(&w, &tally);
         close_walk(&w, &tally);
     }
-    printf(
-        "%zu steps, %zu outputs compared; %zu found no room; walks that merged %zu, spilled %zu, "
-        "raised budgets %zu\n",
-        tally.n_steps, tally.n_compared, tally.n_full, tally.n_merging, tally.n_spilling,
-        tally.n_growing);
-    assert_true(n_steps_wanted < STEPS ||
-                (tally.n_merging > 0 && tally.n_spilling > 0 && tally.n_growing > 0));
+    printf("%zu steps, %zu outputs compared; %zu budgets set; %zu found no room; walks that merged "
+           "%zu, spilled %zu, raised budgets %zu\n",
+           tally.n_steps, tally.n_compared, tally.n_budgets, tally.n_full, tally.n_merging,
+           tally.n_spilling, tally.n_growing);
+    assert_true(n_steps_wanted < STEPS || (tally.n_merging > 0 && tally.n_spilling > 0 &&
+                                           tally.n_growing > 0 && tally.n_budgets > 0));
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,167 @@
+// Budgets of an open engine: what is set is picked, by the layer and head that were named.
+
+#include "tests/check.h"
+
+#include <string.h>
+
+#include "fathom/fathom.h"
+#include "src/base/rng.h"
+
+enum { SEED = 20261124, N_LAYERS = 2, N_HEADS = 2, D = 16, N_STEP = 64, N_SEALED = 288 };
+
+struct rig {
+    fathom_device *device;
+    fathom_engine *engine;
+    struct fathom_seq seq;
+    struct rng rng;
+};
+
+static void open_rig(struct rig *rig, int32_t mode, const uint64_t *head_budgets)
+{
+    struct fathom_device_params device;
+    struct fathom_engine_params p;
+    fathom_device_params_init(&device);
+    device.n_threads = 2;
+    check_ok(fathom_device_open(&device, &rig->device));
+    fathom_engine_params_init(&p);
+    p.n_layers = N_LAYERS;
+    p.n_heads = N_HEADS;
+    p.n_kv_heads = N_HEADS;
+    p.d_k = p.d_v = D;
+    p.n_tokens_max = 512;
+    p.n_step_max = N_STEP;
+    p.kv.mode = mode;
+    p.kv.selector = FATHOM_SELECTOR_FLAT;
+    p.kv.n_sink = 0;
+    p.kv.n_window = 16;
+    p.kv.n_segment = 32;
+    p.kv.n_merged = 64;
+    p.kv.budget_tokens = 10;
+    p.kv.head_budgets = head_budgets;
+    check_ok(fathom_engine_open(rig->device, &p, &rig->engine));
+    check_ok(fathom_seq_create(rig->engine, &rig->seq));
+    rng_init(&rig->rng, SEED);
+}
+
+static void close_rig(struct rig *rig)
+{
+    fathom_engine_close(&rig->engine);
+    fathom_device_close(&rig->device);
+}
+
+// Keys that each layer's heads picked in a step of n tokens.
+static void step(struct rig *rig, uint32_t n, uint64_t picked[N_LAYERS])
+{
+    static float k[N_STEP * N_HEADS * D], v[N_STEP * N_HEADS * D], out[N_STEP * N_HEADS * D];
+    struct fathom_kv_stats before, after;
+    fathom_kv_stats_init(&before);
+    fathom_kv_stats_init(&after);
+    check_ok(fathom_step_begin(rig->engine, rig->seq, n));
+    for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
+        for (size_t i = 0; i < sizeof k / sizeof *k; i++) {
+            k[i] = rng_normal(&rig->rng);
+            v[i] = rng_normal(&rig->rng);
+        }
+        check_ok(fathom_engine_stats(rig->engine, &before));
+        check_ok(fathom_append(rig->engine, rig->seq, layer, k, v));
+        check_ok(fathom_attend(rig->engine, rig->seq, layer, v, out));
+        check_ok(fathom_engine_stats(rig->engine, &after));
+        picked[layer] = after.picked_keys - before.picked_keys;
+    }
+    check_ok(fathom_step_end(rig->engine, rig->seq));
+}
+
+static void check_picks(struct rig *rig, uint64_t first, uint64_t second)
+{
+    uint64_t picked[N_LAYERS];
+    step(rig, 1, picked);
+    assert_int_equal(picked[0], first);
+    assert_int_equal(picked[1], second);
+}
+
+// So that N_SEALED tokens are sealed, and stay so for the steps of a test.
+static void fill(struct rig *rig)
+{
+    uint64_t picked[N_LAYERS];
+    for (uint32_t n = 0; n < N_SEALED + 32; n += N_STEP)
+        step(rig, N_STEP, picked);
+    check_ok(fathom_engine_set_budget(rig->engine, -1, -1, 0, 1.0f));
+    check_picks(rig, N_SEALED * N_HEADS, N_SEALED * N_HEADS);
+}
+
+static void sets(void **state)
+{
+    struct rig rig;
+    (void)state;
+    open_rig(&rig, FATHOM_KV_SPARSE, NULL);
+    fill(&rig);
+    check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
+    check_picks(&rig, 20, 20);
+    check_ok(fathom_engine_set_budget(rig.engine, 1, -1, 30, 1.0f)); // tokens go first
+    check_picks(&rig, 20, 60);
+    check_ok(fathom_engine_set_budget(rig.engine, -1, 0, 0, 0.125f));
+    check_picks(&rig, 10 + N_SEALED / 8, 30 + N_SEALED / 8);
+    check_ok(fathom_engine_set_budget(rig.engine, 0, 1, 0, 0.0f));
+    check_picks(&rig, N_SEALED / 8, 30 + N_SEALED / 8);
+    close_rig(&rig);
+}
+
+static void opens_with(void **state)
+{
+    static const uint64_t of_heads[N_LAYERS * N_HEADS] = {5, 6, 7, 8};
+    struct rig rig;
+    uint64_t picked[N_LAYERS];
+    (void)state;
+    open_rig(&rig, FATHOM_KV_SPARSE, of_heads);
+    for (int i = 0; i < 5; i++)
+        step(&rig, N_STEP, picked);
+    check_picks(&rig, 11, 15);
+    check_ok(fathom_engine_set_budget(rig.engine, 1, 1, 9, 0.0f));
+    check_picks(&rig, 11, 16);
+    close_rig(&rig);
+}
+
+static void check_refused(struct rig *rig, int32_t layer, int32_t kv_head, float share,
+                          const char *word)
+{
+    assert_int_equal(fathom_engine_set_budget(rig->engine, layer, kv_head, 0, share),
+                     FATHOM_EINVAL);
+    assert_non_null(strstr(fathom_last_error(), word));
+}
+
+static void refuses(void **state)
+{
+    struct rig rig;
+    (void)state;
+    open_rig(&rig, FATHOM_KV_SPARSE, NULL);
+    fill(&rig);
+    check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
+    check_refused(&rig, N_LAYERS, -1, 0.5f, "layer=2: must be 0 to 1");
+    check_refused(&rig, -2, -1, 0.5f, "layer=-2");
+    check_refused(&rig, -1, N_HEADS, 0.5f, "kv_head=2");
+    check_refused(&rig, -1, -1, 1.5f, "share=1.5");
+    check_refused(&rig, -1, -1, -0.5f, "share=-0.5");
+    check_refused(&rig, -1, -1, __builtin_nanf(""), "share=nan");
+    assert_int_equal(fathom_engine_set_budget(NULL, -1, -1, 0, 0.5f), FATHOM_EINVAL);
+    check_picks(&rig, 20, 20);
+    close_rig(&rig);
+    open_rig(&rig, FATHOM_KV_STREAM, NULL);
+    assert_int_equal(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f), FATHOM_EUNSUPPORTED);
+    assert_non_null(strstr(fathom_last_error(), "--kv-mode"));
+    close_rig(&rig);
+    open_rig(&rig, FATHOM_KV_AUTO, NULL); // all of it fits: dense
+    check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f));
+    check_picks(&rig, 0, 0);
+    close_rig(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sets),
+        cmocka_unit_test(opens_with),
+        cmocka_unit_test(refuses),
+    };
+    printf("seed %d\n", SEED);
+    return check_run("budget", tests, sizeof tests / sizeof *tests);
+}
