@@ -58,7 +58,6 @@ struct batch {
     const uint8_t *rows[SCORE_BATCH];
 };
 
-// Asks for the next rows.
 static void fill_batch(const struct search *s, const struct head *head, size_t row_bytes,
                        struct feed *feed, struct batch *batch)
 {
@@ -69,17 +68,22 @@ static void fill_batch(const struct search *s, const struct head *head, size_t r
         const uint32_t n = left < SCORE_BATCH - batch->n ? left : SCORE_BATCH - batch->n;
         for (uint32_t i = 0; i < n; i++)
             batch->rows[batch->n + i] = keys + i * row_bytes;
-        for (size_t at = 0; at < n * row_bytes; at += 64)
-            __builtin_prefetch(keys + at);
         batch->n += n;
         feed->at += n;
         if (feed->at == feed->next->n_rows) feed->next++, feed->at = 0;
     }
 }
 
+static void fetch_batch(const struct batch *batch, size_t row_bytes)
+{
+    for (uint32_t i = 0; i < batch->n; i++)
+        for (size_t at = 0; at < row_bytes; at += 64)
+            __builtin_prefetch(batch->rows[i] + at);
+}
+
 // Scores tokens token .. token + n - 1 and ranks them as units are, by score.
 static void score_batch(const struct search *s, struct head *head, const struct batch *batch,
-                        uint32_t token, uint32_t thread)
+                        const struct batch *next, uint32_t token, uint32_t thread)
 {
     const struct selector_params *p = &s->selector->params;
     const bool keep = !s->args.skip_rest;
@@ -95,6 +99,8 @@ static void score_batch(const struct search *s, struct head *head, const struct 
         .n_rows = batch->n,
         .out = scores,
         .out_stride = stride,
+        .next = next->rows,
+        .n_next = next->n,
     };
     const struct rank_args rank = {
         .scores = scores,
@@ -121,12 +127,13 @@ static void score_segment(const struct search *s, struct head *head, uint32_t se
     if (first == end) return;
     const struct keys keys = find_keys(s, head, segment);
     fill_batch(s, head, keys.row_bytes, &feed, &batches[0]);
+    fetch_batch(&batches[0], keys.row_bytes);
     p->kernels->kv.pack_row_query(keys.bits, head->q, p->group, p->d_k, keys.k_min, keys.k_step,
                                   s->row_queries + thread * s->row_query_bytes,
                                   head->token_error + (size_t)segment * p->group);
     for (uint32_t i = 0, token = first->token; batches[i].n > 0; i = 1 - i) {
         fill_batch(s, head, keys.row_bytes, &feed, &batches[1 - i]);
-        score_batch(s, head, &batches[i], token, thread);
+        score_batch(s, head, &batches[i], &batches[1 - i], token, thread);
         token += batches[i].n;
     }
     for (const struct candidate *c = first; c < end && is_masked(s, head, segment); c++)

@@ -12,7 +12,10 @@
 
 #include "src/iface/kernels.h"
 
-enum { REP_HEADS = 4 }; // at most, that meet representatives at once
+enum {
+    REP_HEADS = 4, // at most, that meet representatives at once
+    LINE_BYTES = 64,
+};
 
 // ---- Representatives ----------------------------------------------------------------------------
 
@@ -181,21 +184,36 @@ SIMD_INLINE void score_row_heads(int bits, const struct score_rows_args *args,
         score_row_tile(bits, 1, args, g, tile, n, out);
 }
 
+// Rows j .. j + VEC_LANES - 1 of the call to come.
+SIMD_INLINE void fetch_rows(const struct score_rows_args *args, uint32_t j, size_t row_bytes)
+{
+    const uint32_t end = j + VEC_LANES < args->n_next ? j + VEC_LANES : args->n_next;
+    for (; j < end; j++)
+        for (size_t at = 0; at < row_bytes; at += LINE_BYTES)
+            __builtin_prefetch(args->next[j] + at);
+}
+
 // Rows left over go with some that are done already, which come out the same; fewer than the lanes
 // with the last one, again and again.
 SIMD_INLINE void score_row_codes(int bits, const struct score_rows_args *args)
 {
     uint32_t n = args->n_rows, last = n - VEC_LANES;
+    const size_t row_bytes = kv_code_bytes((uint32_t)bits, args->d);
     const uint8_t *few[VEC_LANES];
+    uint32_t fetched = 0;
     if (n >= VEC_LANES) {
-        for (uint32_t j = 0; j < last; j += VEC_LANES)
+        for (uint32_t j = 0; j < last; j += VEC_LANES, fetched = j) {
+            fetch_rows(args, j, row_bytes);
             score_row_heads(bits, args, args->rows + j, VEC_LANES, args->out + j);
+        }
         score_row_heads(bits, args, args->rows + last, VEC_LANES, args->out + last);
     } else if (n > 0) {
         for (uint32_t j = 0; j < VEC_LANES; j++)
             few[j] = args->rows[j < n ? j : n - 1];
         score_row_heads(bits, args, few, n, args->out);
     }
+    for (; fetched < args->n_next; fetched += VEC_LANES)
+        fetch_rows(args, fetched, row_bytes);
 }
 
 static void score_rows(const struct score_rows_args *args)

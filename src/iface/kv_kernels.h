@@ -119,7 +119,8 @@ static inline size_t packed_query_bytes(uint32_t group)
 // out[g * out_stride + j] = <q[g], row j> for n_rows K rows in codes of 8 or 4 bits, wherever they
 // lie. The query is packed once for a segment, with its k_min and k_step folded in. slack[g]
 // is the absolute error that any score may have, under the same conditions as above; NaN and
-// infinity in q, and the rest of the call, likewise.
+// infinity in q, and the rest of the call, likewise. Rows of the call to come are asked of the
+// memory meanwhile.
 struct score_rows_args {
     const void *q; // packed by pack_row_query of the same table
     uint32_t group;
@@ -129,6 +130,8 @@ struct score_rows_args {
     uint32_t n_rows;
     float *out;
     size_t out_stride;
+    const uint8_t *const *next; // [n_next] rows that are only fetched
+    uint32_t n_next;
 };
 
 // ---- Ranks over the heads of a group ------------------------------------------------------------

@@ -49,7 +49,15 @@ static void score_chunk(const struct score_job *job, const char *data, float *ou
         for (uint32_t j = 0; j < n; j++)
             rows[j] = (const uint8_t *)data + j * item_bytes(job->kind, job->d);
         const struct score_rows_args args = {
-            job->packed, job->group, job->d, job->kind == ROWS_4 ? 4 : 8, rows, n, out, CHUNK};
+            .q = job->packed,
+            .group = job->group,
+            .d = job->d,
+            .bits = job->kind == ROWS_4 ? 4 : 8,
+            .rows = rows,
+            .n_rows = n,
+            .out = out,
+            .out_stride = CHUNK,
+        };
         job->table->kv.score_rows(&args);
     }
 }
