@@ -6,12 +6,13 @@
 #include "index/rank.h"
 
 #include <math.h>
+#include <string.h>
 
 void rank_level(const struct search *s, const struct head *head, struct level *level,
                 uint32_t first_slot)
 {
     const struct selector_params *p = &s->selector->params;
-    const bool by_mass = p->threshold > 0 && level == &head->fine;
+    const bool by_mass = s->args.threshold > 0 && level == &head->fine;
     const bool by_box = level->tops != NULL && !by_mass;
     const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL && !by_mass;
     const float *weight = level->weight;
@@ -49,13 +50,15 @@ void rank_masses(const struct search *s, struct head *head, uint32_t n_parts)
     }
 }
 
-uint64_t rank_count_above(const struct search *s, const struct level *level, uint32_t first_slot)
+void rank_count_above(const struct level *level, const struct threshold_grid *grid, uint64_t *rows)
 {
-    const float threshold = s->selector->params.threshold;
-    const float least = logf(threshold);
-    uint64_t n_rows = 0;
-    if (threshold == 0) return 0;
-    for (uint32_t slot = first_slot; slot < level->n_slots; slot++)
-        if (level->rank[slot] > least) n_rows += (uint64_t)level->weight[slot];
-    return n_rows;
+    memset(rows, 0, grid->n * sizeof *rows);
+    for (uint32_t slot = 0; slot < level->n_slots; slot++) {
+        const float above = level->rank[slot] - grid->from;
+        if (!(above > 0)) continue;
+        const float at = ceilf(above / grid->step) - 1; // the highest threshold below the rank
+        rows[at < (float)grid->n ? (uint32_t)at : grid->n - 1] += (uint64_t)level->weight[slot];
+    }
+    for (uint32_t i = grid->n; i-- > 1;)
+        rows[i - 1] += rows[i];
 }

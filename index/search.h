@@ -81,7 +81,6 @@ struct head {
     uint64_t n_scored_rows; // visible rows of the spans of the fine level
     uint64_t n_budgeted;    // picked rows that count to the budget
     uint64_t n_outliers;    // and those that do not
-    uint64_t n_above;       // of them, rows of units above the threshold
     uint64_t need;          // rows that will be picked, or be candidates
     uint64_t budget;        // of this call, threshold applied
     uint64_t scanned_keys;
@@ -135,6 +134,8 @@ void search_tokens(struct search *s);
 
 // search_pick.c
 void search_pick(struct search *s, const uint64_t *budget, struct selection *out);
+void search_survey(struct search *s, const uint64_t *budget, const struct threshold_grid *grid,
+                   uint64_t *rows);
 
 // coverage.c
 void search_rest(struct search *s, struct head *head);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "index/cut.h"
+#include "index/rank.h"
 
 // ---- Runs ---------------------------------------------------------------------------------------
 
@@ -106,11 +107,12 @@ static void begin_call(const struct search *s, struct head *head, uint64_t budge
     if (head->n_calls > 0) mark_picked(s, head);
     head->n_calls++;
     head->n_runs = 0;
-    head->everything = budget >= head->n_visible;
-    head->budget = budget;
+    const bool by_threshold = s->args.threshold > 0 && head->n_calls == 1 && budget != UINT64_MAX;
+    head->everything = budget >= head->n_visible && !by_threshold;
+    head->budget = budget < head->n_visible ? budget : head->n_visible;
     head->need = head->everything || p->stage2_bits == 0
-                     ? budget
-                     : (uint64_t)ceil((double)budget * (double)p->candidates);
+                     ? head->budget
+                     : (uint64_t)ceil((double)head->budget * (double)p->candidates);
 }
 
 // ---- Units --------------------------------------------------------------------------------------
@@ -198,6 +200,16 @@ static void take_candidates(const struct search *s, struct head *head, uint64_t 
     head->segment_candidates[s->args.n_segments] = at;
 }
 
+static void apply_threshold(const struct search *s, struct head *head)
+{
+    const struct threshold_grid grid = {.from = logf(s->args.threshold), .step = 1, .n = 1};
+    const uint64_t least = (uint64_t)((double)s->args.floor_share * (double)head->budget);
+    uint64_t n_rows;
+    rank_count_above(&head->fine, &grid, &n_rows);
+    if (n_rows < least) n_rows = least;
+    if (n_rows < head->budget) head->budget = n_rows;
+}
+
 static void choose_units(void *arg, size_t begin, size_t end, uint32_t thread)
 {
     struct search *s = arg;
@@ -206,12 +218,8 @@ static void choose_units(void *arg, size_t begin, size_t end, uint32_t thread)
     for (size_t h = begin; h < end; h++) {
         struct head *head = &s->heads[h];
         if (head->everything) continue;
-        if (p->threshold > 0) {
-            const uint64_t least =
-                head->n_above > p->floor_tokens ? head->n_above : p->floor_tokens;
-            if (least < head->budget) head->budget = least;
-        }
         if (p->kind == FATHOM_SELECTOR_CHUNK && head->n_calls == 1) take_outliers(s, head);
+        if (s->args.threshold > 0 && head->n_calls == 1) apply_threshold(s, head);
         if (p->stage2_bits > 0) {
             const uint64_t want = (uint64_t)ceil((double)head->budget * (double)p->candidates);
             take_candidates(s, head, want > head->n_tokens ? want - head->n_tokens : 0);
@@ -291,4 +299,34 @@ void search_pick(struct search *s, const uint64_t *budget, struct selection *out
             .rest_estimate = head->rest_estimate,
         };
     }
+}
+
+// ---- Surveys ------------------------------------------------------------------------------------
+
+struct survey {
+    struct search *s;
+    const struct threshold_grid *grid;
+    uint64_t *rows;
+};
+
+static void survey_heads(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct survey *survey = arg;
+    struct search *s = survey->s;
+    (void)thread;
+    for (size_t h = begin; h < end; h++) {
+        if (s->selector->params.kind == FATHOM_SELECTOR_CHUNK) take_outliers(s, &s->heads[h]);
+        rank_count_above(&s->heads[h].fine, survey->grid, survey->rows + h * survey->grid->n);
+    }
+}
+
+void search_survey(struct search *s, const uint64_t *budget, const struct threshold_grid *grid,
+                   uint64_t *rows)
+{
+    const struct selector_params *p = &s->selector->params;
+    struct survey survey = {s, grid, rows};
+    for (uint32_t h = 0; h < p->n_kv_heads; h++)
+        begin_call(s, &s->heads[h], budget[h]);
+    search_scan(s);
+    pool_for(p->pool, p->n_kv_heads, 1, survey_heads, &survey);
 }

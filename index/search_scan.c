@@ -63,7 +63,7 @@ static void prepare_head(void *arg, size_t begin, size_t end, uint32_t thread)
         head->n_candidates = head->n_runs = head->n_calls = 0;
         head->n_tokens = head->n_scored_rows = head->n_budgeted = head->n_outliers = 0;
         head->scanned_keys = head->scanned_bytes = 0;
-        head->n_visible = head->n_above = n_units = 0;
+        head->n_visible = n_units = 0;
         for (uint32_t i = 0; i < s->args.n_segments; i++) {
             const uint32_t n_visible = head->views[i].n_visible;
             head->n_visible += n_visible < s->n_rows[i] ? n_visible : s->n_rows[i];
@@ -257,7 +257,6 @@ static void rank_fine(void *arg, size_t begin, size_t end, uint32_t thread)
             rank_masses(scan->s, head, count_shares(fine->n_spans, scan->share));
         const uint32_t first = fine->spans[fine->n_scored].slot;
         rank_level(scan->s, head, fine, first);
-        head->n_above += rank_count_above(scan->s, fine, first);
         fine->n_scored = fine->n_spans;
     }
 }

@@ -142,5 +142,6 @@ const struct selector_ops selector_ops = {
     .search_close = search_close,
     .begin = search_begin,
     .pick = search_pick,
+    .survey = search_survey,
     .estimate = search_estimate,
 };

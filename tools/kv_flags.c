@@ -31,6 +31,8 @@ static const struct flag table[] = {
     {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "X", "of stage 2, times the budget"},
     {"--kv-coverage", FLAG_TEXT, OPTION(coverage), "X[,bound]",
      "raise budgets until the estimate (or the bound) of the coverage is X; 0: off"},
+    {"--kv-threshold", FLAG_TEXT, OPTION(threshold), "X or auto",
+     "of the budget, pick what lies in units that hold more than this share; 0: off"},
     {"--kv-estimate", FLAG_TEXT, OPTION(estimate), "on|off", "add the estimate of unread rows"},
     {"--kv-vram", FLAG_SIZE, OPTION(vram_bytes), "SIZE",
      "hot rows (in RAM, without a GPU); 0: auto"},
@@ -92,6 +94,17 @@ static int read_coverage(const char *text, struct fathom_kv_params *kv)
                      text);
 }
 
+static int read_threshold(const char *text, struct fathom_kv_params *kv)
+{
+    char *end;
+    kv->threshold_auto = strcmp(text, "auto") == 0;
+    if (kv->threshold_auto) return EXIT_GOOD;
+    double value = strtod(text, &end);
+    kv->threshold = (float)value;
+    if (end != text && *end == '\0' && value >= 0 && value <= 1) return EXIT_GOOD;
+    return say_error("--kv-threshold %s: must be 0 to 1, or auto", text);
+}
+
 static int read_segment(const struct flag_counts *list, struct fathom_kv_params *kv)
 {
     enum { RATIO = 8, LEAST = 16, MOST = 65536 };
@@ -137,6 +150,7 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     read_type(options->type, kv, kv_type);
     SAY_TRY(read_budget(options->budget, kv));
     SAY_TRY(read_coverage(options->coverage, kv));
+    SAY_TRY(read_threshold(options->threshold, kv));
     SAY_TRY(read_segment(&options->segment, kv));
     kv->candidates = options->candidates;
     if (!(kv->candidates >= 1 && kv->candidates <= 1e6f))

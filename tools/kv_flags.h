@@ -23,6 +23,7 @@ struct kv_options {
     const char *stage2;
     float candidates;
     const char *coverage;
+    const char *threshold;
     const char *estimate;
     uint64_t vram_bytes;
     uint64_t ram_bytes;
@@ -42,7 +43,7 @@ struct kv_options {
     {                                                                                              \
         .prefill = "dense", .selector = "cluster", .budget = "2%", .n_sink = 64, .n_window = 512,  \
         .segment = {{1024, 8192}, 2}, .index_type = "q8", .rank_by = "ball", .stage2 = "q4",       \
-        .candidates = 4, .coverage = "0", .estimate = "off", .verify = "0%"                        \
+        .candidates = 4, .coverage = "0", .threshold = "0", .estimate = "off", .verify = "0%"      \
     }
 
 struct flag_group kv_flags(struct kv_options *options);

@@ -115,6 +115,7 @@ struct fathom_kv_params {
     bool estimate;           // add the estimate of what was not read (default false)
     bool reduce_sum;         // over the query heads of a group; default: their maximum
     bool coverage_bound;     // `coverage` is asked of the bound, not of the estimate
+    bool threshold_auto;     // calibrate `threshold` (which is 0 then); see below
     uint32_t n_sink;         // first tokens, always read; default 64
     uint32_t n_window;       // newest tokens, always read; default 512
     uint32_t n_segment;      // tokens sealed at once; default 1024
@@ -126,7 +127,8 @@ struct fathom_kv_params {
     uint64_t budget_tokens;       // rows picked by KV head; 0: budget_share
     float budget_share;           // of the sealed tokens; default 0.02
     float candidates;             // of stage 2, times the budget; default 4
-    float threshold;         // 0 (default): the best `budget`; else what holds more than this share
+    float threshold;         // 0 (default): the best `budget`; else, of these, as many as lie in
+                             // units that hold more than this share of a head's sealed mass
     float coverage;          // 0 (default): off; else the budget grows until this share is covered
     float verify_share;      // of decode steps whose exact attention is computed too; default 0
     uint64_t device_bytes;   // hot arena; 0: what the mode needs
@@ -135,6 +137,14 @@ struct fathom_kv_params {
     uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
     const char *disk_path;   // a directory; needed with disk_bytes
 };
+
+// threshold_auto (Squeezed Attention): one threshold for all layers and heads, such that the late
+// queries of the sequence itself pick their budgets on average, over all layers and heads. A head
+// takes more where more units matter, at most 4 times its budget, and less elsewhere, at least an
+// eighth. It is looked for at the first step of one token after others (unless nothing was sealed
+// since), again when the sealed rows are half as many again, or a third fewer, and once more if
+// there were few queries at first: the last one of each of the last 32 steps counts. Steps of many
+// tokens take their budgets as they are.
 
 FATHOM_API void fathom_kv_params_init(struct fathom_kv_params *kv);
 
@@ -235,6 +245,9 @@ struct fathom_kv_stats {
     double disk_wait_s;
     double seal_s;
     double merge_s;
+    uint64_t n_calibrations; // of the threshold
+    double calibrate_s;
+    double threshold;         // the last one found, of any sequence; 0: none yet
     uint64_t n_covered;       // picked steps whose coverage was computed: every eighth; all of them
                               // if coverage is asked for or verified
     double coverage_bound;    // mean over these and their query heads

@@ -20,20 +20,17 @@ struct selector_params {
     uint32_t d_k;
     uint32_t d_v;
     uint32_t n_kv_heads;
-    uint32_t group;       // query heads that share a KV head
-    float scale;          // of the logits
-    uint32_t unit_tokens; // of a unit; of cluster: on average; 0: the selector's default
-    bool index_q8;        // representatives in 8 bit, else f16
-    int32_t rank_by;      // enum fathom_rank_by
-    uint32_t stage2_bits; // 0: none; 8 or 4: token scores of the candidates
-    bool stage2_in_rows;  // of segments of segment_tokens_max rows the rows' own K codes serve
-                          // (their bits are stage2_bits); of others the index keeps keys
-    bool estimate;        // keep value sums
-    bool reduce_sum;      // over the group: sum of probabilities; else their maximum
-    float candidates;     // of stage 2: times the budget; default 4
-    float threshold;      // above 0: pick units whose share of the mass is above it, within
-                          // [floor, budget]; 0: top-k by the budget
-    uint32_t floor_tokens;
+    uint32_t group;          // query heads that share a KV head
+    float scale;             // of the logits
+    uint32_t unit_tokens;    // of a unit; of cluster: on average; 0: the selector's default
+    bool index_q8;           // representatives in 8 bit, else f16
+    int32_t rank_by;         // enum fathom_rank_by
+    uint32_t stage2_bits;    // 0: none; 8 or 4: token scores of the candidates
+    bool stage2_in_rows;     // of segments of segment_tokens_max rows the rows' own K codes serve
+                             // (their bits are stage2_bits); of others the index keeps keys
+    bool estimate;           // keep value sums
+    bool reduce_sum;         // over the group: sum of probabilities; else their maximum
+    float candidates;        // of stage 2: times the budget; default 4
     uint32_t n_segments_max; // segments of a sequence, both sizes together
     uint32_t segment_tokens_max;
     uint64_t n_rows_max;                // rows of a sequence's segments, masked ones included
@@ -90,7 +87,18 @@ struct search_args {
     const float *q;                 // [n_kv_heads, group, d_k], rotated, not scaled
     const struct index_view *views; // [n_kv_heads, n_segments]
     uint32_t n_segments;
-    bool skip_rest; // rest_* are not wanted, and stay infinity: they cost about half a search
+    bool skip_rest;    // rest_* are not wanted, and stay infinity: they cost about half a search
+    float threshold;   // 0: top-k by the budget. Else the first pick goes by mass: it takes as many
+                       // rows as lie in units that hold more than this share of it, at most the
+                       // budget, and
+    float floor_share; // at least this share of the budget; later picks go by their budgets alone
+};
+
+// Thresholds exp(from + i * step), i = 0 .. n - 1; step > 0.
+struct threshold_grid {
+    float from;
+    float step;
+    uint32_t n;
 };
 
 struct selector;
@@ -131,6 +139,11 @@ struct selector_ops {
     // [n_kv_heads], whose `runs` are only those that this call adds, and valid until the next call.
     // A budget below what is picked adds nothing. UINT64_MAX picks all.
     void (*pick)(struct search *search, const uint64_t *budget, struct selection *out);
+    // In place of the first pick, after which there is none; begin's threshold must be above 0, and
+    // no budget UINT64_MAX: the rows [n_kv_heads, grid->n] that lie in units above each threshold,
+    // floor and budget not applied.
+    void (*survey)(struct search *search, const uint64_t *budget, const struct threshold_grid *grid,
+                   uint64_t *rows);
     // Partial over the value sums of the units of which nothing was picked and that `begin` scored:
     // o [n_kv_heads, group, d_v], lse [n_kv_heads, group].
     void (*estimate)(struct search *search, float *o, float *lse);

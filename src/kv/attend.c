@@ -76,7 +76,7 @@ static fathom_status rotate_queries(fathom_engine *engine, struct slot *slot, ui
 
 // ---- Picking ------------------------------------------------------------------------------------
 
-static void fill_views(const fathom_engine *engine, const struct slot *slot, uint32_t layer)
+void attend_views(const fathom_engine *engine, const struct slot *slot, uint32_t layer)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct segments *segments = &engine->segments;
@@ -98,7 +98,7 @@ static void fill_views(const fathom_engine *engine, const struct slot *slot, uin
         }
 }
 
-static uint64_t first_budget(const fathom_engine *engine, uint32_t head, uint64_t n_sealed_rows)
+uint64_t attend_budget(const fathom_engine *engine, uint32_t head, uint64_t n_sealed_rows)
 {
     const struct budget *budget = &engine->head_budgets[head];
     if (budget->tokens > 0) return budget->tokens;
@@ -106,7 +106,7 @@ static uint64_t first_budget(const fathom_engine *engine, uint32_t head, uint64_
     return (uint64_t)ceil((double)budget->share * (double)n_sealed_rows);
 }
 
-static uint64_t count_sealed_rows(const struct slot *slot)
+uint64_t attend_sealed_rows(const struct slot *slot)
 {
     uint64_t n = 0;
     for (uint32_t i = 0; i < slot->n_sealed; i++)
@@ -196,28 +196,48 @@ static void account_coverage(fathom_engine *engine, const struct coverage *cover
     engine->stats.coverage_estimate += coverage->estimate / engine->params.n_heads;
 }
 
+// Begins the search for tokens first .. first + n - 1 of the step together, and sets how many rows
+// each head is to pick.
+static void begin_search(fathom_engine *engine, const struct slot *slot, uint32_t layer,
+                         uint32_t first, uint32_t n, bool covers)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint64_t n_rows = attend_sealed_rows(slot);
+    const bool calibrated = n == 1 && slot->calibration.threshold > 0.0f;
+    struct search_args args = {
+        .q = engine->rotated,
+        .views = engine->views,
+        .n_segments = slot->n_sealed,
+        .skip_rest = !covers,
+        .threshold = p->kv.threshold,
+    };
+    if (n > 1) {
+        mean_query(engine, first, n, engine->mean);
+        args.q = engine->mean;
+    }
+    if (calibrated) {
+        args.threshold = slot->calibration.threshold;
+        args.floor_share = 1.0f / CALIBRATE_FLOOR_PARTS;
+    }
+    for (uint32_t h = 0; h < p->n_kv_heads; h++) {
+        const uint64_t budget = attend_budget(engine, layer * p->n_kv_heads + h, n_rows);
+        engine->budgets[h] = calibrated ? calibrate_ceiling(budget, n_rows) : budget;
+    }
+    engine->n_rows_all = n_rows;
+    attend_views(engine, slot, layer);
+    engine->selector_ops->begin(engine->search, &args);
+}
+
 // Picks for tokens first .. first + n - 1 of the step together and attends to what is picked.
 static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uint32_t layer,
                                    uint32_t first, uint32_t n, struct sealed_parts *parts)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct selector_ops *ops = engine->selector_ops;
-    const uint64_t n_rows = count_sealed_rows(slot);
-    const float *q = engine->rotated;
     const bool covers = n == 1 && coverage_is_due(engine, slot);
     struct coverage coverage = {0};
-    if (n > 1) {
-        mean_query(engine, first, n, engine->mean);
-        q = engine->mean;
-    }
-    for (uint32_t h = 0; h < p->n_kv_heads; h++)
-        engine->budgets[h] = first_budget(engine, layer * p->n_kv_heads + h, n_rows);
-    engine->n_rows_all = n_rows;
     uint64_t at_ns = clock_ns(), now_ns;
-    fill_views(engine, slot, layer);
-    const struct search_args args = {
-        .q = q, .views = engine->views, .n_segments = slot->n_sealed, .skip_rest = !covers};
-    ops->begin(engine->search, &args);
+    begin_search(engine, slot, layer, first, n, covers);
     for (bool more = true, again = false; more; again = true) {
         ops->pick(engine->search, engine->budgets, engine->selections);
         now_ns = clock_ns();
@@ -230,7 +250,7 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
         more = covers && raise_budgets(engine, sealed_lse(engine, parts), &coverage) &&
                p->kv.coverage > 0.0f;
     }
-    account(engine, n_rows);
+    account(engine, engine->n_rows_all);
     if (covers) account_coverage(engine, &coverage);
     if (p->kv.estimate) {
         const struct sealed_part part = sealed_add_part(engine, parts);

@@ -28,6 +28,14 @@ struct job {
     uint64_t credit;        // in heads times tokens
 };
 
+// The threshold of a sequence's picks, when the engine looks for one itself.
+struct calibration {
+    float threshold;    // 0: not found yet
+    uint64_t n_rows;    // sealed when it was found
+    uint32_t n_samples; // that it was found on
+    bool prefilled;     // steps of many tokens came since
+};
+
 // One sequence. Its hot rows lie in one reservation of the device, K first:
 //     [n_layers, n_kv_heads, n_tail_max, d_k], then [n_layers, n_kv_heads, n_tail_max, d_v]
 // A strip holds the sinks (the first n_sink tokens), then the tokens from sealed_end on.
@@ -48,11 +56,14 @@ struct slot {
     float *samples;     // [n_layers, SAMPLES, n_heads, d_k] of late queries, rotated
     uint32_t n_samples; // taken since create
     bool attended;      // in the open step: it left a sample
+    struct calibration calibration;
 };
 
 enum {
-    SAMPLES = 32,    // late queries that a sequence keeps
-    RUNS_MAX = 1024, // that go to the attention kernel at once
+    SAMPLES = 32,               // late queries that a sequence keeps
+    RUNS_MAX = 1024,            // that go to the attention kernel at once
+    CALIBRATE_GRID = 512,       // thresholds tried at once
+    CALIBRATE_FLOOR_PARTS = 32, // a head picks at least that part of its ceiling
 };
 
 // Scratch of one thread of the pool.
@@ -95,6 +106,7 @@ struct fathom_engine {
     struct index_view *views;     // [n_kv_heads, n_sealed_max]
     struct selection *selections; // [n_kv_heads]
     uint64_t *budgets;            // [n_kv_heads] of the layer in work
+    uint64_t *surveyed;           // [n_kv_heads, CALIBRATE_GRID]
     struct budget *head_budgets;  // [n_layers, n_kv_heads] as the caller wants them
     size_t sample_bytes;          // of a slot's samples
     float *rotated;               // [n_step_max, n_heads, d_k]
@@ -157,5 +169,16 @@ fathom_status attend_tail(fathom_engine *engine, struct slot *slot, uint32_t lay
                           float *out, float *lse);
 fathom_status attend_tiered(fathom_engine *engine, struct slot *slot, uint32_t layer,
                             const float *q, float *out);
+// Fills engine->views for a search in a layer.
+void attend_views(const fathom_engine *engine, const struct slot *slot, uint32_t layer);
+uint64_t attend_sealed_rows(const struct slot *slot);
+// Rows that a head [n_layers * n_kv_heads] is to pick of n_sealed_rows; UINT64_MAX: all.
+uint64_t attend_budget(const fathom_engine *engine, uint32_t head, uint64_t n_sealed_rows);
+
+// ---- calibrate.c --------------------------------------------------------------------------------
+// Before a step of one token: finds the threshold anew if that is due.
+void calibrate(fathom_engine *engine, struct slot *slot);
+// Most rows that a head of that budget may pick by the threshold; UINT64_MAX: it reads all.
+uint64_t calibrate_ceiling(uint64_t budget, uint64_t n_sealed_rows);
 
 #endif

@@ -72,6 +72,9 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
     FATHOM_TRY(check_share("kv.budget_share", kv->budget_share, 1.0f));
     FATHOM_TRY(check_share("kv.candidates", kv->candidates, 1e6f));
     FATHOM_TRY(check_share("kv.threshold", kv->threshold, 1.0f));
+    if (kv->threshold_auto && kv->threshold > 0.0f)
+        return status_set(FATHOM_EINVAL, "kv.threshold=%g with kv.threshold_auto: choose one",
+                          (double)kv->threshold);
     FATHOM_TRY(check_share("kv.coverage", kv->coverage, 1.0f));
     FATHOM_TRY(check_share("kv.verify_share", kv->verify_share, 1.0f));
     if (kv->disk_bytes > 0 && kv->disk_path == NULL)

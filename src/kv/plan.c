@@ -74,7 +74,6 @@ static fathom_status open_selector(fathom_engine *engine)
         .estimate = kv->estimate,
         .reduce_sum = kv->reduce_sum,
         .candidates = kv->candidates,
-        .threshold = kv->threshold,
         .n_segments_max = engine->n_sealed_max,
         .segment_tokens_max = kv->n_merged,
         .n_rows_max = sealed_rows_max(engine),
@@ -209,6 +208,8 @@ static fathom_status open_workers(fathom_engine *engine)
     FATHOM_TRY(
         mem_new(p->n_kv_heads, sizeof *engine->selections, "selections", &engine->selections));
     FATHOM_TRY(mem_new(p->n_kv_heads, sizeof *engine->budgets, "budgets", &engine->budgets));
+    FATHOM_TRY(mem_new((size_t)p->n_kv_heads * CALIBRATE_GRID, sizeof *engine->surveyed, "survey",
+                       &engine->surveyed));
     FATHOM_TRY(budget_open(engine));
     FATHOM_TRY(mem_new((size_t)p->n_step_max * p->n_heads, p->d_k * sizeof(float),
                        "rotated queries", &engine->rotated));
@@ -331,6 +332,7 @@ static void close_workers(fathom_engine *engine)
     mem_free(engine->views);
     mem_free(engine->selections);
     mem_free(engine->budgets);
+    mem_free(engine->surveyed);
     mem_free(engine->head_budgets);
     mem_free(engine->rotated);
     mem_free(engine->mean);

@@ -46,6 +46,7 @@ fathom_status fathom_seq_create(fathom_engine *engine, struct fathom_seq *seq)
     slot->sealed_end = engine->params.kv.n_sink;
     slot->n_sealed = 0;
     slot->n_samples = 0;
+    slot->calibration = (struct calibration){0};
     seq->slot = i;
     seq->generation = slot->generation;
     return FATHOM_OK;
@@ -93,6 +94,7 @@ fathom_status fathom_seq_fork(fathom_engine *engine, struct fathom_seq seq, stru
     to->n_tokens = from->n_tokens;
     to->sealed_end = from->sealed_end;
     to->n_sealed = from->n_sealed;
+    to->calibration = from->calibration;
     for (uint32_t i = 0; i < from->n_sealed; i++) {
         to->sealed[i] = from->sealed[i];
         segment_hold(to->sealed[i].segment);

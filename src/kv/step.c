@@ -32,6 +32,7 @@ fathom_status fathom_step_begin(fathom_engine *engine, struct fathom_seq seq, ui
                           "%u tokens and %u more exceed the context of %u: enlarge it",
                           slot->n_tokens, n_tokens, p->n_tokens_max);
     FATHOM_TRY(seal_make_room(engine, slot, n_tokens));
+    if (n_tokens == 1) calibrate(engine, slot);
     FATHOM_TRY(set_rope_table(engine, slot, n_tokens));
     memset(slot->appended, 0, p->n_layers * sizeof *slot->appended);
     slot->n_appended = 0;
@@ -116,6 +117,7 @@ fathom_status fathom_step_end(fathom_engine *engine, struct fathom_seq seq)
     slot->n_tokens += n_new;
     if (slot->attended) slot->n_samples++;
     slot->step_tokens = 0;
+    if (n_new > 1) slot->calibration.prefilled = true;
     seal_advance(engine, slot, n_new);
     return FATHOM_OK;
 }

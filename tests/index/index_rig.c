@@ -172,7 +172,12 @@ void rig_begin(struct rig *rig, const float *q)
         }
     memcpy(rig->q, q, (size_t)p->n_kv_heads * p->group * p->d_k * sizeof *q);
     const struct search_args args = {
-        .q = rig->q, .views = rig->views, .n_segments = rig->n_segments};
+        .q = rig->q,
+        .views = rig->views,
+        .n_segments = rig->n_segments,
+        .threshold = rig->threshold,
+        .floor_share = rig->floor_share,
+    };
     selector_ops.begin(rig->search, &args);
 }
 

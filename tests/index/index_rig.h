@@ -44,7 +44,9 @@ struct rig {
     struct index_view views[RIG_HEADS * RIG_SEGMENTS];
     struct selection picked[RIG_HEADS];
     size_t row_bytes;
-    float *q; // [n_kv_heads, group, d_k]
+    float *q;        // [n_kv_heads, group, d_k]
+    float threshold; // of searches, as in search_args; rig_open sets both to 0
+    float floor_share;
 };
 
 // Parameters that a test may change: cluster, ball, 8-bit representatives, no second stage.

@@ -107,6 +107,7 @@ static void draw_budgets(struct walk *w, struct fathom_kv_params *kv)
         return;
     }
     kv->threshold = chance(&w->rng, 30) ? 0.01f : 0.0f;
+    kv->threshold_auto = kv->threshold == 0.0f && chance(&w->rng, 30);
     kv->verify_share = 1e-6f;
     w->naive.partial = true;
 }

@@ -50,6 +50,8 @@ static void t_errors(void **state)
         {"--kv-candidates 0.5", "--kv-candidates 0.5"},
         {"--kv-coverage 1.5", "--kv-coverage 1.5"},
         {"--kv-coverage 0.9,sure", "--kv-coverage 0.9,sure"},
+        {"--kv-threshold 1.5", "--kv-threshold 1.5"},
+        {"--kv-threshold most", "--kv-threshold most"},
         {"--kv-estimate maybe", "--kv-estimate maybe"},
         {"--kv-vram lots", "--kv-vram"},
         {"--kv-ram 6GB", "--kv-ram"},
@@ -99,7 +101,7 @@ static void t_documents(void **state)
             if (strstr(text, flag) == NULL) fail_msg("%s is not in %s", flag, names[i]);
             n_flags++;
         }
-        assert_int_equal(n_flags, 24);
+        assert_int_equal(n_flags, 25);
         free(text);
     }
     free(page);
