@@ -115,6 +115,7 @@ static inline bool is_masked(const struct search *s, const struct head *head, ui
 
 // search_open.c
 fathom_status search_open(const struct selector *selector, struct search **search);
+size_t search_bytes(const struct search *search);
 void search_close(struct search **search);
 
 // search_scan.c

@@ -83,6 +83,14 @@ static size_t index_bytes(const struct selector *selector, uint32_t n_rows)
     return layout.bytes;
 }
 
+static uint32_t units_max(const struct selector *selector, uint32_t n_rows)
+{
+    const struct index_form form = index_form_of(&selector->params, n_rows);
+    struct index_layout layout;
+    index_layout_of(&form, &layout);
+    return layout.units_max;
+}
+
 static size_t scratch_bytes(const struct selector *selector, uint32_t n_rows)
 {
     return group_scratch_bytes(&selector->params, n_rows);
@@ -138,7 +146,9 @@ const struct selector_ops selector_ops = {
     .unit_begins = unit_begins,
     .positions = positions,
     .check = check,
+    .units_max = units_max,
     .search_open = search_open,
+    .search_bytes = search_bytes,
     .search_close = search_close,
     .begin = search_begin,
     .pick = search_pick,

@@ -10,6 +10,7 @@
 #include "src/base/mem.h"
 #include "src/base/status.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,6 +23,10 @@ enum {
     GROW_PAGES = 1 << 14,   // the file grows by 64 MiB
     WAKE_SHARE = 8,         // sleeps until an eighth of what flies has landed
 };
+
+static_assert(STORE_PAGE_RAM_BYTES == sizeof(((struct store *)0)->checksums[0]),
+              "one of each page");
+static_assert(STORE_EXTENT_RAM_BYTES == 2 * sizeof(struct store_range), "an extent and a gap");
 
 static fathom_status open_tables(struct store *store, uint64_t bytes_max)
 {

@@ -132,7 +132,8 @@ struct fathom_kv_params {
     float coverage;          // 0 (default): off; else the budget grows until this share is covered
     float verify_share;      // of decode steps whose exact attention is computed too; default 0
     uint64_t device_bytes;   // hot arena; 0: what the mode needs
-    uint64_t host_bytes;     // sealed rows, index and staging; 0: no limit but the machine's
+    uint64_t host_bytes;     // all else in RAM: sealed rows, index, search, staging, scratch; 0: no
+                             // limit but the machine's
     uint64_t disk_bytes;     // 0 (default): no disk
     uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
     const char *disk_path;   // a directory; needed with disk_bytes
@@ -223,7 +224,8 @@ FATHOM_API void fathom_step_cancel(fathom_engine *engine, struct fathom_seq seq)
 struct fathom_kv_stats {
     uint32_t struct_bytes;
     uint64_t device_bytes; // rows held in the hot arena
-    uint64_t host_bytes;   // sealed rows, index and staging in RAM
+    uint64_t host_bytes;   // sealed rows and index in RAM, with all that search, staging and
+                           // scratch may take
     uint64_t index_bytes;  // of these, index
     uint64_t disk_bytes;   // held in the file
     uint64_t disk_bytes_written;

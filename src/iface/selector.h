@@ -130,8 +130,13 @@ struct selector_ops {
     fathom_status (*check)(const struct selector *selector, const void *index, size_t bytes,
                            uint32_t n_rows);
 
-    // A search's memory, for sequences up to the params' limits.
+    // Most units that a segment of n_rows rows can have.
+    uint32_t (*units_max)(const struct selector *selector, uint32_t n_rows);
+
+    // A search's memory, for sequences up to the params' limits: reserved, and real as far as
+    // picks have made it so; search_bytes is all of it.
     fathom_status (*search_open)(const struct selector *selector, struct search **search);
+    size_t (*search_bytes)(const struct search *search);
     void (*search_close)(struct search **search);
     // Scores. The views and q must stay until the last pick; nothing is picked yet.
     void (*begin)(struct search *search, const struct search_args *args);

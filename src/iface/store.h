@@ -2,7 +2,8 @@
 // parts, freed, and its place used again. Every page has a checksum in RAM, which a read verifies.
 //
 // One thread at a time, not always the same one. Nothing but open allocates; the tables grow into
-// what open reserved, by 4 bytes of RAM for each page written and 32 for each extent.
+// what open reserved, by STORE_PAGE_RAM_BYTES for each page of the file that was ever written and
+// up to STORE_EXTENT_RAM_BYTES for each extent held at once (with the gap behind it).
 
 #ifndef FATHOM_SRC_IFACE_STORE_H
 #define FATHOM_SRC_IFACE_STORE_H
@@ -10,7 +11,7 @@
 #include "fathom/types.h"
 #include "src/base/log.h"
 
-enum { STORE_PAGE_BYTES = 4096 };
+enum { STORE_PAGE_BYTES = 4096, STORE_PAGE_RAM_BYTES = 4, STORE_EXTENT_RAM_BYTES = 64 };
 
 struct store_params {
     const char *dir;        // the file is made there, and unlinked at once: it dies with us

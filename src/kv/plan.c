@@ -2,6 +2,7 @@
 
 #include "src/kv/build.h"
 #include "src/kv/sealed.h"
+#include "src/kv/sizes.h"
 #include "src/kv/wire.h"
 
 #include <math.h>
@@ -13,17 +14,6 @@
 #include "src/base/status.h"
 
 // ---- Sizes --------------------------------------------------------------------------------------
-
-// What the tiers come to, in bytes and places, before anything is opened.
-struct sizes {
-    uint32_t n_small;       // small segments, of all sequences
-    uint32_t n_merged;      // merged ones
-    uint32_t n_merged_ram;  // of these, whose rows fit into RAM
-    uint64_t small_bytes;   // rows and indexes of small segments
-    uint64_t index_bytes;   // indexes of merged ones
-    uint64_t working_bytes; // scratch, partials, tables
-    uint64_t fetch_bytes;   // buffer for units from disk
-};
 
 static uint64_t tail_token_bytes(const fathom_engine *engine)
 {
@@ -49,13 +39,7 @@ static void size_class(fathom_engine *engine, enum segment_size size, uint32_t n
         (bits == 0 ? 0 : size_round(2 * p->d_k * sizeof(float), MEM_ALIGN_BYTES));
 }
 
-// Rows of a sequence's segments, those included that truncation hides.
-static uint64_t sealed_rows_max(const fathom_engine *engine)
-{
-    return (uint64_t)engine->n_sealed_max * engine->params.kv.n_merged;
-}
-
-static fathom_status open_selector(fathom_engine *engine)
+static fathom_status open_selector(fathom_engine *engine, const struct sizes *sizes)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
@@ -76,81 +60,12 @@ static fathom_status open_selector(fathom_engine *engine)
         .candidates = kv->candidates,
         .n_segments_max = engine->n_sealed_max,
         .segment_tokens_max = kv->n_merged,
-        .n_rows_max = sealed_rows_max(engine),
+        .n_rows_max = sizes->n_rows_max,
         .kernels = engine->device->kernels,
         .pool = engine->device->pool,
     };
     FATHOM_TRY(engine->selector_ops->open(&params, &engine->selector));
     return engine->selector_ops->search_open(engine->selector, &engine->search);
-}
-
-static uint64_t working_bytes(const fathom_engine *engine)
-{
-    const struct fathom_engine_params *p = &engine->params;
-    const uint64_t n_threads = pool_count(engine->device->pool);
-    return n_threads * (build_scratch_bytes(engine) + ATTEND_SCRATCH_BYTES +
-                        RUNS_MAX * sizeof(struct kv_run)) +
-           engine->n_part_values * sizeof(float) +
-           (uint64_t)p->n_step_max * p->n_heads * p->d_k * sizeof(float) +
-           p->n_seqs_max * engine->sample_bytes;
-}
-
-static uint64_t all_rows_bytes(const fathom_engine *engine, enum segment_size size)
-{
-    const struct segment_class *class = &engine->segments.classes[size];
-    return (uint64_t)engine->segments.n_heads * class->head_bytes;
-}
-
-static uint64_t all_index_bytes(const fathom_engine *engine, enum segment_size size)
-{
-    const struct segment_class *class = &engine->segments.classes[size];
-    return (uint64_t)engine->segments.n_heads * class->index_head_bytes;
-}
-
-static void count_segments(const fathom_engine *engine, struct sizes *sizes)
-{
-    const struct fathom_engine_params *p = &engine->params;
-    const uint32_t ratio = p->kv.n_merged / p->kv.n_segment;
-    const uint32_t n_whole = p->n_tokens_max / p->kv.n_merged;
-    // Merging begins with the last of `ratio` small ones and ends before half as many more are
-    // there; a forced merge waits for none. Truncation may leave capped merged ones behind.
-    sizes->n_small = p->n_seqs_max * (2 * ratio + 2);
-    sizes->n_merged = p->n_seqs_max * (n_whole + 3);
-}
-
-static fathom_status fit_ram(const fathom_engine *engine, struct sizes *s)
-{
-    const struct fathom_kv_params *kv = &engine->params.kv;
-    const uint64_t merged_bytes = all_rows_bytes(engine, SEGMENT_MERGED);
-    s->small_bytes = s->n_small * (all_rows_bytes(engine, SEGMENT_SMALL) +
-                                   all_index_bytes(engine, SEGMENT_SMALL));
-    s->index_bytes = s->n_merged * all_index_bytes(engine, SEGMENT_MERGED);
-    s->working_bytes = working_bytes(engine);
-    s->n_merged_ram = s->n_merged;
-    if (kv->host_bytes == 0) {
-        s->fetch_bytes = kv->disk_bytes > 0 ? 1ull << 30 : 0;
-        return FATHOM_OK;
-    }
-    const uint64_t fixed = s->small_bytes + s->index_bytes + s->working_bytes;
-    // Each sequence may have a merge under way, whose target stays in RAM; one more is cold.
-    const uint64_t least_merged =
-        kv->disk_bytes > 0 ? (uint64_t)engine->params.n_seqs_max + 1 : s->n_merged;
-    s->fetch_bytes = kv->disk_bytes > 0 ? kv->host_bytes / 8 : 0;
-    const uint64_t least =
-        fixed + least_merged * merged_bytes + s->fetch_bytes + fetch_table_bytes(s->fetch_bytes);
-    if (least > kv->host_bytes)
-        return status_set(FATHOM_ENOMEM,
-                          "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed, of them %.2f "
-                          "for the index; "
-                          "raise it%s, or shorten the context",
-                          (double)kv->host_bytes / (1 << 30), (double)least / (1 << 30),
-                          (double)s->index_bytes / (1 << 30),
-                          kv->disk_bytes > 0
-                              ? ""
-                              : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)");
-    const uint64_t fit = least_merged + (kv->host_bytes - least) / merged_bytes;
-    if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
-    return FATHOM_OK;
 }
 
 // ---- Opening ------------------------------------------------------------------------------------
@@ -159,9 +74,8 @@ static fathom_status open_store(fathom_engine *engine, const struct sizes *sizes
 {
     const struct fathom_kv_params *kv = &engine->params.kv;
     struct segments *segments = &engine->segments;
-    const uint64_t n_wants = engine->params.n_kv_heads * sealed_rows_max(engine);
     if (kv->disk_bytes == 0) return FATHOM_OK;
-    FATHOM_TRY(fetch_open(&engine->fetch, sizes->fetch_bytes, (uint32_t)n_wants));
+    FATHOM_TRY(fetch_open(&engine->fetch, sizes->fetch_bytes, sizes->n_wants_max));
     FATHOM_TRY(mem_new((size_t)segments->n_all * segments->n_heads, sizeof *segments->extents,
                        "extents", &segments->extents));
     const struct store_params params = {
@@ -284,13 +198,13 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
                  engine->segments.store_ops->text(engine->segments.store));
     snprintf(engine->plan, sizeof engine->plan,
              "%s: %u sinks, window %u, segments of %u and %u; %s; rows %s, %.2f GiB in RAM, index "
-             "%.2f GiB; %s",
+             "%.2f GiB, search, staging and scratch up to %.2f GiB; %s",
              engine->n_hot_max > 0 ? "dense, then tiered"
              : engine->picks       ? "sparse"
                                    : "stream",
              kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks, codec,
-             (double)(sizes->n_merged_ram * all_rows_bytes(engine, SEGMENT_MERGED)) / gib,
-             (double)sizes->index_bytes / gib, disk);
+             (double)(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)) / gib,
+             (double)sizes->index_bytes / gib, (double)sizes->working_bytes / gib, disk);
 }
 
 fathom_status plan_open(fathom_engine *engine)
@@ -302,20 +216,19 @@ fathom_status plan_open(fathom_engine *engine)
         write_plan(engine, &sizes);
         return FATHOM_OK;
     }
-    count_segments(engine, &sizes);
-    engine->n_sealed_max = p->n_tokens_max / p->kv.n_merged + 3 + sizes.n_small;
+    sizes_count(engine, &sizes);
     engine->segments.n_heads = p->n_layers * p->n_kv_heads;
     engine->sample_bytes = (size_t)p->n_layers * SAMPLES * p->n_heads * p->d_k * sizeof(float);
     engine->n_part_values = sealed_part_values(engine);
     engine->selector_ops = wire_selector_ops();
-    FATHOM_TRY(open_selector(engine));
+    FATHOM_TRY(open_selector(engine, &sizes));
     size_class(engine, SEGMENT_SMALL, p->kv.n_segment, 0);
     size_class(engine, SEGMENT_MERGED, p->kv.n_merged, (uint32_t)p->kv.codec);
-    FATHOM_TRY(fit_ram(engine, &sizes));
+    FATHOM_TRY(sizes_fit(engine, &sizes));
     FATHOM_TRY(open_segments(engine, &sizes));
     FATHOM_TRY(open_store(engine, &sizes));
     FATHOM_TRY(open_workers(engine));
-    engine->working_bytes = sizes.working_bytes + sizes.fetch_bytes;
+    engine->working_bytes = sizes.working_bytes;
     write_plan(engine, &sizes);
     log_write(&engine->device->log, FATHOM_LOG_INFO, "kv: %s", engine->plan);
     return FATHOM_OK;

@@ -1,0 +1,130 @@
+// Sizes of the tiers. What is reserved counts in full, since it can become real: budgets may be
+// raised to everything after open.
+
+#include "src/kv/sizes.h"
+
+#include "src/base/mem.h"
+#include "src/base/status.h"
+#include "src/kv/build.h"
+
+static uint32_t least_of(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+void sizes_count(fathom_engine *engine, struct sizes *sizes)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint32_t ratio = p->kv.n_merged / p->kv.n_segment;
+    const uint32_t n_whole = p->n_tokens_max / p->kv.n_merged;
+    // Merging begins with the last of `ratio` small ones and ends before half as many more are
+    // there; a forced merge waits for none. Truncation may leave capped merged ones behind.
+    sizes->n_small = p->n_seqs_max * (2 * ratio + 2);
+    sizes->n_merged = p->n_seqs_max * (n_whole + 3);
+    engine->n_sealed_max = n_whole + 3 + sizes->n_small;
+    const uint32_t n_merged = least_of(sizes->n_merged, engine->n_sealed_max);
+    const uint32_t n_small = least_of(sizes->n_small, engine->n_sealed_max - n_merged);
+    sizes->n_rows_max = (uint64_t)n_merged * p->kv.n_merged + (uint64_t)n_small * p->kv.n_segment;
+}
+
+uint64_t sizes_rows_bytes(const fathom_engine *engine, enum segment_size size)
+{
+    const struct segment_class *class = &engine->segments.classes[size];
+    return size_round(engine->segments.n_heads * class->head_bytes, STORE_PAGE_BYTES);
+}
+
+uint64_t sizes_index_bytes(const fathom_engine *engine, enum segment_size size)
+{
+    const struct segment_class *class = &engine->segments.classes[size];
+    return size_round(engine->segments.n_heads * class->index_head_bytes, STORE_PAGE_BYTES);
+}
+
+// Scratch, partials, and what a step works on.
+static uint64_t step_bytes(const fathom_engine *engine)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint64_t n_threads = pool_count(engine->device->pool);
+    const uint64_t of_heads = sizeof *engine->selections + sizeof *engine->budgets +
+                              CALIBRATE_GRID * sizeof *engine->surveyed +
+                              engine->n_sealed_max * sizeof *engine->views;
+    return n_threads * (build_scratch_bytes(engine) + ATTEND_SCRATCH_BYTES +
+                        RUNS_MAX * sizeof(struct kv_run)) +
+           engine->n_part_values * sizeof(float) +
+           ((uint64_t)p->n_step_max + 1) * p->n_heads * p->d_k * sizeof(float) +
+           (uint64_t)p->n_heads * (p->d_v + 1) * sizeof(float) + p->n_kv_heads * of_heads;
+}
+
+// What sequences and segments are known by.
+static uint64_t table_bytes(const fathom_engine *engine, const struct sizes *s)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint64_t n_all = s->n_small + s->n_merged;
+    const uint32_t n_rot = p->rope.pairing == FATHOM_ROPE_NONE ? 0 : p->rope.n_rot;
+    const uint64_t rope_bytes = (uint64_t)p->n_step_max * n_rot * sizeof(float);
+    const uint64_t slot_bytes =
+        engine->sample_bytes + engine->n_sealed_max * sizeof(struct sealed) + rope_bytes;
+    return p->n_seqs_max * slot_bytes + n_all * (sizeof(struct segment) + 2 * sizeof(uint32_t)) +
+           engine->segments.n_heads * sizeof *engine->head_budgets;
+}
+
+// Of the disk tier, but for the buffer and its tables.
+static uint64_t disk_table_bytes(const fathom_engine *engine, const struct sizes *s)
+{
+    const uint64_t n_heads = engine->segments.n_heads;
+    const uint64_t n_extents = s->n_merged * n_heads;
+    const uint64_t n_rows_pages =
+        s->n_merged * (sizes_rows_bytes(engine, SEGMENT_MERGED) / STORE_PAGE_BYTES);
+    const uint64_t n_file_pages = engine->params.kv.disk_bytes / STORE_PAGE_BYTES;
+    const uint64_t n_pages = n_rows_pages < n_file_pages ? n_rows_pages : n_file_pages;
+    return (s->n_small + s->n_merged) * n_heads * sizeof(struct store_extent) +
+           n_pages * STORE_PAGE_RAM_BYTES + n_extents * STORE_EXTENT_RAM_BYTES +
+           s->n_wants_max * sizeof(struct want);
+}
+
+static fathom_status check_least(const fathom_engine *engine, const struct sizes *s, uint64_t least)
+{
+    const double gib = 1 << 30;
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    if (least <= kv->host_bytes) return FATHOM_OK;
+    return status_set(FATHOM_ENOMEM,
+                      "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed, of them %.2f for "
+                      "the index and %.2f for search, staging and scratch; raise it%s, or shorten "
+                      "the context",
+                      (double)kv->host_bytes / gib, (double)least / gib,
+                      (double)s->index_bytes / gib, (double)s->working_bytes / gib,
+                      kv->disk_bytes > 0
+                          ? ""
+                          : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)");
+}
+
+fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
+{
+    enum { FETCH_SHARE = 8 };
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    const struct selector_ops *ops = engine->selector_ops;
+    const uint64_t merged_bytes = sizes_rows_bytes(engine, SEGMENT_MERGED);
+    const bool disk = kv->disk_bytes > 0, limited = kv->host_bytes > 0;
+    s->small_bytes = s->n_small * (sizes_rows_bytes(engine, SEGMENT_SMALL) +
+                                   sizes_index_bytes(engine, SEGMENT_SMALL));
+    s->index_bytes = s->n_merged * sizes_index_bytes(engine, SEGMENT_MERGED);
+    s->working_bytes =
+        ops->search_bytes(engine->search) + step_bytes(engine) + table_bytes(engine, s);
+    if (disk) {
+        // Small segments never leave RAM.
+        s->n_wants_max = least_of(s->n_merged, engine->n_sealed_max) * engine->params.n_kv_heads *
+                         ops->units_max(engine->selector, kv->n_merged);
+        s->fetch_bytes = limited ? kv->host_bytes / FETCH_SHARE : 1ull << 30;
+        s->working_bytes +=
+            disk_table_bytes(engine, s) + s->fetch_bytes + fetch_table_bytes(s->fetch_bytes);
+    }
+    s->n_merged_ram = s->n_merged;
+    if (!limited) return FATHOM_OK;
+    // Each sequence may have a merge under way, whose target stays in RAM; one more is cold.
+    const uint64_t least_merged = disk ? (uint64_t)engine->params.n_seqs_max + 1 : s->n_merged;
+    const uint64_t least =
+        s->small_bytes + s->index_bytes + s->working_bytes + least_merged * merged_bytes;
+    FATHOM_TRY(check_least(engine, s, least));
+    const uint64_t fit = least_merged + (kv->host_bytes - least) / merged_bytes;
+    if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
+    return FATHOM_OK;
+}

@@ -1,0 +1,147 @@
+// What the cache takes of the process's memory, against what it was allowed: an engine whose RAM
+// budget binds is filled, and asked so that all arrays of its search are used.
+
+#include "tests/check.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "fathom/fathom.h"
+#include "src/base/mem.h"
+#include "src/base/rng.h"
+
+enum { SEED = 20261125, N_STEP = 512, N_ASK = 4, ROWS = 4096 };
+
+// Resident memory of this process. VmHWM would be the peak of earlier cases too.
+static uint64_t resident_bytes(void)
+{
+    unsigned long long all, resident;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%llu %llu", &all, &resident), 2);
+    fclose(file);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static struct fathom_engine_params base_params(uint32_t n_tokens)
+{
+    struct fathom_engine_params p;
+    fathom_engine_params_init(&p);
+    p.n_layers = 1;
+    p.n_heads = 32;
+    p.n_kv_heads = 8;
+    p.d_k = p.d_v = 16;
+    p.n_tokens_max = n_tokens;
+    p.n_step_max = N_STEP;
+    p.kv.mode = FATHOM_KV_SPARSE;
+    p.kv.budget_share = 0.95f;
+    p.kv.verify_share = 1e-6f; // sums up what is not picked, too
+    return p;
+}
+
+// With the least that the engine takes, and a little more.
+static void open_engine(fathom_device *device, struct fathom_engine_params *p,
+                        fathom_engine **engine)
+{
+    fathom_status status;
+    p->kv.host_bytes = 8 << 20;
+    while ((status = fathom_engine_open(device, p, engine)) == FATHOM_ENOMEM) {
+        assert_non_null(strstr(fathom_last_error(), "--kv-ram"));
+        p->kv.host_bytes += p->kv.host_bytes / 32;
+    }
+    check_ok(status);
+    printf("%s\n", fathom_engine_plan(*engine));
+}
+
+// Rows that are used again and again, from another place each time; queries lie among them.
+static float *new_rows(void)
+{
+    const size_t n = (size_t)(ROWS + N_STEP) * 32 * 16;
+    struct rng rng;
+    float *rows;
+    rng_init(&rng, SEED);
+    check_ok(mem_new(n, sizeof *rows, "rows", &rows));
+    for (size_t i = 0; i < n; i++)
+        rows[i] = rng_normal(&rng);
+    return rows;
+}
+
+static void append(fathom_engine *engine, struct fathom_seq seq, uint32_t at, uint32_t n,
+                   const float *rows, float *out)
+{
+    const float *k = rows + (size_t)(at % ROWS) * 8 * 16;
+    check_ok(fathom_step_begin(engine, seq, n));
+    check_ok(fathom_append(engine, seq, 0, k, k + 7));
+    if (out != NULL) check_ok(fathom_attend(engine, seq, 0, k + 3, out));
+    check_ok(fathom_step_end(engine, seq));
+}
+
+static void run(struct fathom_engine_params p)
+{
+    static float out[32 * 16];
+    struct fathom_device_params device_params;
+    struct fathom_kv_stats stats;
+    fathom_device *device;
+    fathom_engine *engine;
+    struct fathom_seq seq;
+    float *rows = new_rows();
+    fathom_device_params_init(&device_params);
+    device_params.n_threads = 2;
+    check_ok(fathom_device_open(&device_params, &device));
+    const uint64_t before = resident_bytes();
+    open_engine(device, &p, &engine);
+    check_ok(fathom_seq_create(engine, &seq));
+    uint32_t n = 0;
+    for (; n + N_STEP + N_ASK <= p.n_tokens_max; n += N_STEP)
+        append(engine, seq, n, N_STEP, rows, NULL);
+    uint64_t most = resident_bytes();
+    for (uint32_t i = 0; i < N_ASK; i++) {
+        append(engine, seq, n++, 1, rows, out);
+        most = resident_bytes() > most ? resident_bytes() : most;
+    }
+    fathom_kv_stats_init(&stats);
+    check_ok(fathom_engine_stats(engine, &stats));
+    const uint64_t grown = most - before, promised = p.kv.host_bytes + stats.device_bytes;
+    printf("promised %.1f MB, used %.1f, of them hot rows %.1f; stats say %.1f\n",
+           (double)promised * 1e-6, (double)grown * 1e-6, (double)stats.device_bytes * 1e-6,
+           (double)(stats.host_bytes + stats.device_bytes) * 1e-6);
+    assert_true(stats.host_bytes <= p.kv.host_bytes);
+    assert_true(grown <= promised + promised / 20 + (8 << 20));
+    // What is promised is what it takes, not some large number.
+    assert_true(grown >= promised / 2);
+    assert_int_equal(stats.disk_bytes_read > 0, p.kv.disk_bytes > 0);
+    fathom_engine_close(&engine);
+    fathom_device_close(&device);
+    mem_free(rows);
+}
+
+// Every key is a unit: as many units are wanted from disk as rows.
+static void flat_on_disk(void **state)
+{
+    struct fathom_engine_params p = base_params(1 << 17);
+    (void)state;
+    p.kv.selector = FATHOM_SELECTOR_FLAT;
+    p.kv.disk_bytes = 1 << 30;
+    p.kv.disk_path = ".";
+    run(p);
+}
+
+// Every token is a candidate, and scored.
+static void tokens_in_ram(void **state)
+{
+    struct fathom_engine_params p = base_params(1 << 17);
+    (void)state;
+    p.kv.selector = FATHOM_SELECTOR_BLOCK;
+    p.kv.stage2_bits = 4;
+    run(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(flat_on_disk),
+        cmocka_unit_test(tokens_in_ram),
+    };
+    printf("seed %d\n", SEED);
+    return check_run("ram", tests, sizeof tests / sizeof *tests);
+}
