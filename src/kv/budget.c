@@ -45,5 +45,8 @@ fathom_status fathom_engine_set_budget(fathom_engine *engine, int32_t layer, int
     for (uint32_t i = layer_first; engine->tiered && i < layer_end; i++)
         for (uint32_t j = head_first; j < head_end; j++)
             engine->head_budgets[i * p->n_kv_heads + j] = (struct budget){tokens, share};
+    // A threshold that was calibrated to other budgets is looked for again.
+    for (uint32_t i = 0; i < p->n_seqs_max; i++)
+        engine->slots[i].calibration.n_rows = 0;
     return FATHOM_OK;
 }

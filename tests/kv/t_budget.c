@@ -16,7 +16,7 @@ struct rig {
     struct rng rng;
 };
 
-static void open_rig(struct rig *rig, int32_t mode, const uint64_t *head_budgets)
+static void open_rig(struct rig *rig, int32_t mode, bool calibrates, const uint64_t *head_budgets)
 {
     struct fathom_device_params device;
     struct fathom_engine_params p;
@@ -38,6 +38,7 @@ static void open_rig(struct rig *rig, int32_t mode, const uint64_t *head_budgets
     p.kv.n_merged = 64;
     p.kv.budget_tokens = 10;
     p.kv.head_budgets = head_budgets;
+    p.kv.threshold_auto = calibrates;
     check_ok(fathom_engine_open(rig->device, &p, &rig->engine));
     check_ok(fathom_seq_create(rig->engine, &rig->seq));
     rng_init(&rig->rng, SEED);
@@ -93,7 +94,7 @@ static void sets(void **state)
 {
     struct rig rig;
     (void)state;
-    open_rig(&rig, FATHOM_KV_SPARSE, NULL);
+    open_rig(&rig, FATHOM_KV_SPARSE, false, NULL);
     fill(&rig);
     check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
     check_picks(&rig, 20, 20);
@@ -112,12 +113,35 @@ static void opens_with(void **state)
     struct rig rig;
     uint64_t picked[N_LAYERS];
     (void)state;
-    open_rig(&rig, FATHOM_KV_SPARSE, of_heads);
+    open_rig(&rig, FATHOM_KV_SPARSE, false, of_heads);
     for (int i = 0; i < 5; i++)
         step(&rig, N_STEP, picked);
     check_picks(&rig, 11, 15);
     check_ok(fathom_engine_set_budget(rig.engine, 1, 1, 9, 0.0f));
     check_picks(&rig, 11, 16);
+    close_rig(&rig);
+}
+
+// A threshold was calibrated to the budgets that there were.
+static void recalibrates(void **state)
+{
+    struct rig rig;
+    struct fathom_kv_stats before, after;
+    uint64_t picked[N_LAYERS];
+    (void)state;
+    open_rig(&rig, FATHOM_KV_SPARSE, true, NULL);
+    fill(&rig);
+    check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
+    step(&rig, 1, picked);
+    fathom_kv_stats_init(&before);
+    fathom_kv_stats_init(&after);
+    check_ok(fathom_engine_stats(rig.engine, &before));
+    step(&rig, 1, picked);
+    check_ok(fathom_engine_set_budget(rig.engine, 1, 0, 20, 0.0f));
+    step(&rig, 1, picked);
+    check_ok(fathom_engine_stats(rig.engine, &after));
+    assert_int_equal(after.n_calibrations, before.n_calibrations + 1);
+    assert_true(after.threshold < before.threshold);
     close_rig(&rig);
 }
 
@@ -133,7 +157,7 @@ static void refuses(void **state)
 {
     struct rig rig;
     (void)state;
-    open_rig(&rig, FATHOM_KV_SPARSE, NULL);
+    open_rig(&rig, FATHOM_KV_SPARSE, false, NULL);
     fill(&rig);
     check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
     check_refused(&rig, N_LAYERS, -1, 0.5f, "layer=2: must be 0 to 1");
@@ -145,11 +169,11 @@ static void refuses(void **state)
     assert_int_equal(fathom_engine_set_budget(NULL, -1, -1, 0, 0.5f), FATHOM_EINVAL);
     check_picks(&rig, 20, 20);
     close_rig(&rig);
-    open_rig(&rig, FATHOM_KV_STREAM, NULL);
+    open_rig(&rig, FATHOM_KV_STREAM, false, NULL);
     assert_int_equal(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f), FATHOM_EUNSUPPORTED);
     assert_non_null(strstr(fathom_last_error(), "--kv-mode"));
     close_rig(&rig);
-    open_rig(&rig, FATHOM_KV_AUTO, NULL); // all of it fits: dense
+    open_rig(&rig, FATHOM_KV_AUTO, false, NULL); // all of it fits: dense
     check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f));
     check_picks(&rig, 0, 0);
     close_rig(&rig);
@@ -160,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sets),
         cmocka_unit_test(opens_with),
+        cmocka_unit_test(recalibrates),
         cmocka_unit_test(refuses),
     };
     printf("seed %d\n", SEED);
