@@ -100,7 +100,10 @@ static int choose_plan(struct bench *bench)
     plan->n_tokens = bench->source.places[0];
     plan->kv_type = FATHOM_TYPE_F16;
     plan->label = "filling";
-    return kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type);
+    SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
+    if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
+        return say_error("--kv-positions collapsed: rows of bench attend have no positions");
+    return EXIT_GOOD;
 }
 
 // ---- The dense run

@@ -26,6 +26,8 @@ static const struct flag table[] = {
      "of sealed rows; f16 and bf16 stand for -ctk and -ctv too"},
     {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
     {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box", "what a unit is judged by"},
+    {"--kv-positions", FLAG_TEXT, OPTION(positions), "true|collapsed",
+     "of sealed keys; collapsed: all equally far, for contexts longer than trained on"},
     {"--kv-stage2", FLAG_TEXT, OPTION(stage2), "off|q4|q8",
      "codes of the keys that score the candidates token by token"},
     {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "X", "of stage 2, times the budget"},
@@ -138,6 +140,7 @@ static void read_words(const struct kv_options *options, struct fathom_kv_params
     kv->prefill = strcmp(options->prefill, "sparse") == 0;
     kv->selector = place_of(options->selector, selectors, 4);
     kv->rank_by = place_of(options->rank_by, ranks, 3);
+    kv->positions = strcmp(options->positions, "collapsed") == 0;
     kv->stage2_bits = 4 * place_of(options->stage2, bits, 3);
     kv->index_q8 = strcmp(options->index_type, "q8") == 0;
     kv->estimate = strcmp(options->estimate, "on") == 0;

@@ -20,6 +20,7 @@ struct kv_options {
     const char *type; // NULL: as the flags of the cache's type say, plain
     const char *index_type;
     const char *rank_by;
+    const char *positions;
     const char *stage2;
     float candidates;
     const char *coverage;
@@ -42,8 +43,9 @@ struct kv_options {
 #define KV_OPTION_DEFAULTS                                                                         \
     {                                                                                              \
         .prefill = "dense", .selector = "cluster", .budget = "2%", .n_sink = 64, .n_window = 512,  \
-        .segment = {{1024, 8192}, 2}, .index_type = "q8", .rank_by = "ball", .stage2 = "q4",       \
-        .candidates = 4, .coverage = "0", .threshold = "0", .estimate = "off", .verify = "0%"      \
+        .segment = {{1024, 8192}, 2}, .index_type = "q8", .rank_by = "ball", .positions = "true",  \
+        .stage2 = "q4", .candidates = 4, .coverage = "0", .threshold = "0", .estimate = "off",     \
+        .verify = "0%"                                                                             \
     }
 
 struct flag_group kv_flags(struct kv_options *options);

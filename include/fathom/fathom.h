@@ -102,6 +102,16 @@ enum fathom_rank_by {
     FATHOM_RANK_BOX = 2, // least and largest values by channel (Quest, 2406.10774)
 };
 
+// Where sealed keys seem to be. True: where they are. Collapsed (InfLLM), for contexts longer than
+// a model was trained on: all equally far from every query, at kv.n_window + 2 * kv.n_segment
+// tokens, which is about as far as the tail reaches; the tail and the sinks are seen where they
+// are. Needs a mode that seals (STREAM or SPARSE), and keys that the library rotates. Any selector
+// will do: it sees keys and queries as attention does. The tap shows true positions.
+enum fathom_kv_positions {
+    FATHOM_POSITIONS_TRUE = 0,
+    FATHOM_POSITIONS_COLLAPSED = 1,
+};
+
 // The same calls on as many threads give the same bits: segments are sealed and merged at fixed
 // positions, the disk is waited for, and work is cut into fixed shares.
 struct fathom_kv_params {
@@ -110,6 +120,7 @@ struct fathom_kv_params {
     int32_t selector;        // enum fathom_selector
     int32_t codec;           // enum fathom_kv_codec
     int32_t rank_by;         // enum fathom_rank_by
+    int32_t positions;       // enum fathom_kv_positions
     int32_t stage2_bits;     // 0, 4 (default) or 8: keys that score the candidates token by token
     bool index_q8;           // representatives in 8 bit (default) or f16
     bool estimate;           // add the estimate of what was not read (default false)

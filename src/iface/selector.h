@@ -40,7 +40,7 @@ struct selector_params {
 
 // One KV head's rows of a segment about to be sealed, in the order of their positions.
 struct selector_rows {
-    const float *k;       // [n_rows, d_k], rotated
+    const float *k;       // [n_rows, d_k], as attention reads them
     uint32_t n_rows;      // 1 .. segment_tokens_max
     bool merged;          // worth the selector's full effort; else a quick grouping will do
     const float *queries; // [n_queries, group, d_k], a sample of the segment's own; or NULL
@@ -84,7 +84,7 @@ struct selection {
 };
 
 struct search_args {
-    const float *q;                 // [n_kv_heads, group, d_k], rotated, not scaled
+    const float *q;                 // [n_kv_heads, group, d_k], as attention asks, not scaled
     const struct index_view *views; // [n_kv_heads, n_segments]
     uint32_t n_segments;
     bool skip_rest;    // rest_* are not wanted, and stay infinity: they cost about half a search

@@ -51,13 +51,16 @@ static void rotate_range(void *arg, size_t begin, size_t end, uint32_t thread)
     const struct rotate_share *s = arg;
     const struct fathom_engine_params *p = &s->engine->params;
     (void)thread;
-    for (size_t t = begin; t < end; t++)
-        s->engine->device->kernels->rope(s->engine->rotated + t * p->n_heads * p->d_k,
-                                         s->slot->cos_sin + t * p->rope.n_rot, p->n_heads, p->d_k,
-                                         p->rope.n_rot, p->rope.pairing);
+    for (size_t t = begin; t < end; t++) {
+        const float *far = s->engine->far_cos_sin;
+        const float *cos_sin = far != NULL ? far : s->slot->cos_sin + t * p->rope.n_rot;
+        s->engine->device->kernels->rope(s->engine->rotated + t * p->n_heads * p->d_k, cos_sin,
+                                         p->n_heads, p->d_k, p->rope.n_rot, p->rope.pairing);
+    }
 }
 
-// engine->rotated [step_tokens, n_heads, d_k]; the last token's become a sample.
+// As sealed rows are asked: engine->rotated [step_tokens, n_heads, d_k]; the last token's become a
+// sample.
 static fathom_status rotate_queries(fathom_engine *engine, struct slot *slot, uint32_t layer,
                                     const float *q)
 {

@@ -66,6 +66,8 @@ static void gather_tail(const fathom_engine *engine, const struct slot *slot, ui
                                 tail_keys(engine, slot, head) + first * engine->k_row_bytes,
                                 n * engine->k_row_bytes);
     device->kernels->dequant_row(p->kv_type, w->raw, w->k, n * p->d_k);
+    for (uint32_t i = 0; i < n; i++)
+        collapse_turn(engine, slot, i, w->k + (size_t)i * p->d_k);
     (void)device->ops->download(device, w->raw,
                                 tail_values(engine, slot, head) + first * engine->v_row_bytes,
                                 n * engine->v_row_bytes);

@@ -76,6 +76,7 @@ fathom_status fathom_engine_open(fathom_device *device, const struct fathom_engi
     FATHOM_CHECK(mem_new(e->params.n_seqs_max, sizeof *e->slots, "sequence slots", &e->slots), out);
     for (uint32_t i = 0; i < e->params.n_seqs_max; i++)
         FATHOM_CHECK(open_slot(e, &e->slots[i]), out);
+    FATHOM_CHECK(collapse_open(e), out);
     *engine = e;
     return FATHOM_OK;
 out:
@@ -95,6 +96,7 @@ void fathom_engine_close(fathom_engine **engine)
         mem_free(slot->sealed);
         mem_free(slot->samples);
     }
+    collapse_close(e);
     mem_free(e->slots);
     mem_free(e->frequencies);
     mem_free(e->tap_rows);

@@ -57,6 +57,7 @@ struct slot {
     uint32_t n_samples; // taken since create
     bool attended;      // in the open step: it left a sample
     struct calibration calibration;
+    float *turns; // [n_segment, n_rot / 2, 2] of keys that are sealed or unsealed; NULL: none
 };
 
 enum {
@@ -94,6 +95,7 @@ struct fathom_engine {
     double *frequencies; // [n_rot / 2], radians a token; NULL: keys are not rotated
     float magnitude;     // of cos and sin
     size_t table_bytes;  // of a cos_sin
+    float *far_cos_sin;  // [n_rot / 2, 2] of queries of sealed keys; NULL: as of the others
 
     // Of tiered engines.
     uint32_t n_sealed_max;
@@ -174,6 +176,16 @@ void attend_views(const fathom_engine *engine, const struct slot *slot, uint32_t
 uint64_t attend_sealed_rows(const struct slot *slot);
 // Rows that a head [n_layers * n_kv_heads] is to pick of n_sealed_rows; UINT64_MAX: all.
 uint64_t attend_budget(const fathom_engine *engine, uint32_t head, uint64_t n_sealed_rows);
+
+// ---- collapse.c ---------------------------------------------------------------------------------
+// Collapsed positions; nothing happens where they are true.
+fathom_status collapse_open(fathom_engine *engine); // after slots and frequencies
+void collapse_close(fathom_engine *engine);
+size_t collapse_turn_bytes(const fathom_engine *engine); // of a slot's turns
+// Sets the turns of tokens first .. first + n_segment - 1: back to position 0, or from there.
+void collapse_prepare(const fathom_engine *engine, struct slot *slot, uint32_t first, bool back);
+// Turns k [d_k], the key of the i-th of them.
+void collapse_turn(const fathom_engine *engine, const struct slot *slot, uint32_t i, float *k);
 
 // ---- calibrate.c --------------------------------------------------------------------------------
 // Before a step of one token: finds the threshold anew if that is due.

@@ -48,6 +48,19 @@ static fathom_status check_share(const char *field, float value, float most)
     return status_set(FATHOM_EINVAL, "%s=%g: must be 0 to %g", field, (double)value, (double)most);
 }
 
+static fathom_status check_collapsed(const struct fathom_engine_params *p)
+{
+    if (p->rope.pairing == FATHOM_ROPE_NONE)
+        return status_set(FATHOM_EINVAL,
+                          "kv.positions (--kv-positions collapsed): needs keys that the library "
+                          "rotates, and rope.pairing is NONE");
+    if (p->kv.mode != FATHOM_KV_STREAM && p->kv.mode != FATHOM_KV_SPARSE)
+        return status_set(FATHOM_EINVAL,
+                          "kv.positions (--kv-positions collapsed): only sealed keys collapse: "
+                          "choose kv.mode (--kv-mode) stream or sparse");
+    return FATHOM_OK;
+}
+
 static fathom_status check_kv(const struct fathom_engine_params *p)
 {
     const struct fathom_kv_params *kv = &p->kv;
@@ -61,6 +74,8 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
     if (kv->stage2_bits != 0 && kv->stage2_bits != 4 && kv->stage2_bits != 8)
         return status_set(FATHOM_EINVAL, "kv.stage2_bits=%d: must be 0, 4 or 8",
                           (int)kv->stage2_bits);
+    FATHOM_TRY(check_range("kv.positions", (uint32_t)kv->positions, 0, FATHOM_POSITIONS_COLLAPSED));
+    if (kv->positions == FATHOM_POSITIONS_COLLAPSED) FATHOM_TRY(check_collapsed(p));
     FATHOM_TRY(check_range("kv.n_segment", kv->n_segment, 16, 32768));
     FATHOM_TRY(check_range("kv.n_merged", kv->n_merged, 32, 65536));
     if (kv->n_merged % kv->n_segment != 0 || kv->n_merged == kv->n_segment)

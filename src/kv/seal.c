@@ -100,7 +100,9 @@ static bool begin_seal(fathom_engine *engine, struct slot *slot)
     const struct fathom_kv_params *kv = &engine->params.kv;
     if (slot->n_sealed == engine->n_sealed_max) return false;
     slot->seal.target = segment_new(&engine->segments, SEGMENT_SMALL, kv->n_segment);
-    return slot->seal.target != NULL;
+    if (slot->seal.target == NULL) return false;
+    collapse_prepare(engine, slot, slot->sealed_end, true);
+    return true;
 }
 
 static void finish_seal(fathom_engine *engine, struct slot *slot)

@@ -108,6 +108,21 @@ fathom_status fathom_seq_fork(fathom_engine *engine, struct fathom_seq seq, stru
     return FATHOM_OK;
 }
 
+// The key of a segment's i-th token, from its row into the tail.
+static fathom_status unseal_key(const fathom_engine *engine, const struct slot *slot, uint32_t i,
+                                const uint8_t *row, uint8_t *dev_row)
+{
+    enum { D_MAX = 256 };
+    fathom_device *device = engine->device;
+    const struct fathom_engine_params *p = &engine->params;
+    float k[D_MAX], turned[D_MAX]; // room for a row of any type
+    if (slot->turns == NULL) return device->ops->upload(device, dev_row, row, engine->k_row_bytes);
+    device->kernels->dequant_row(p->kv_type, row, k, p->d_k);
+    collapse_turn(engine, slot, i, k);
+    device->kernels->convert(p->kv_type, k, turned, p->d_k);
+    return device->ops->upload(device, dev_row, turned, engine->k_row_bytes);
+}
+
 // Rows of a small segment go back to the tail, where they came from: so only merged segments are
 // ever capped.
 static fathom_status unseal(fathom_engine *engine, struct slot *slot, const struct sealed *sealed,
@@ -118,6 +133,7 @@ static fathom_status unseal(fathom_engine *engine, struct slot *slot, const stru
     const struct segment *segment = sealed->segment;
     const struct segment_class *class = segment_class(segments, segment);
     const size_t k_bytes = class->k_row_bytes, v_bytes = class->v_row_bytes;
+    collapse_prepare(engine, slot, sealed->begin, false);
     for (uint32_t head = 0; head < segments->n_heads; head++) {
         const void *index = segment_index(segments, segment, head);
         const uint8_t *rows = segment_rows(segments, segment, head);
@@ -130,8 +146,8 @@ static fathom_status unseal(fathom_engine *engine, struct slot *slot, const stru
             const uint32_t n = begins[unit + 1] - begins[unit], i = row - begins[unit];
             const uint8_t *at = rows + begins[unit] * (k_bytes + v_bytes);
             const size_t to = engine->params.kv.n_sink + positions[row];
-            FATHOM_TRY(device->ops->upload(device, tail_keys(engine, slot, head) + to * k_bytes,
-                                           at + i * k_bytes, k_bytes));
+            FATHOM_TRY(unseal_key(engine, slot, positions[row], at + i * k_bytes,
+                                  tail_keys(engine, slot, head) + to * k_bytes));
             FATHOM_TRY(device->ops->upload(device, tail_values(engine, slot, head) + to * v_bytes,
                                            at + n * k_bytes + i * v_bytes, v_bytes));
         }

@@ -61,8 +61,8 @@ static uint64_t table_bytes(const fathom_engine *engine, const struct sizes *s)
     const uint64_t n_all = s->n_small + s->n_merged;
     const uint32_t n_rot = p->rope.pairing == FATHOM_ROPE_NONE ? 0 : p->rope.n_rot;
     const uint64_t rope_bytes = (uint64_t)p->n_step_max * n_rot * sizeof(float);
-    const uint64_t slot_bytes =
-        engine->sample_bytes + engine->n_sealed_max * sizeof(struct sealed) + rope_bytes;
+    const uint64_t slot_bytes = engine->sample_bytes + collapse_turn_bytes(engine) +
+                                engine->n_sealed_max * sizeof(struct sealed) + rope_bytes;
     return p->n_seqs_max * slot_bytes + n_all * (sizeof(struct segment) + 2 * sizeof(uint32_t)) +
            engine->segments.n_heads * sizeof *engine->head_budgets;
 }

@@ -46,6 +46,8 @@ static void t_errors(void **state)
         {"--kv-type q3", "--kv-type q3"},
         {"--kv-index-type q4", "--kv-index-type q4"},
         {"--kv-rank-by max", "--kv-rank-by max"},
+        {"--kv-positions none", "--kv-positions none"},
+        {"--kv-positions collapsed --kv-mode dense", "--kv-mode"},
         {"--kv-stage2 on", "--kv-stage2 on"},
         {"--kv-candidates 0.5", "--kv-candidates 0.5"},
         {"--kv-coverage 1.5", "--kv-coverage 1.5"},
@@ -75,6 +77,8 @@ static void t_errors(void **state)
         }
         cli_expect_error(cli, cases[i][1]);
     }
+    cli_expect_error(cli_run("bench attend --kv-positions collapsed --kv-mode sparse --ctx 64"),
+                     "--kv-positions collapsed");
     static const char *const commands[] = {"bench", "perplexity", "eval niah", "eval logits"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         assert_non_null(strstr(cli_run("%s --help", commands[i]).out, "--kv-mode dense|stream|"));
@@ -101,7 +105,7 @@ static void t_documents(void **state)
             if (strstr(text, flag) == NULL) fail_msg("%s is not in %s", flag, names[i]);
             n_flags++;
         }
-        assert_int_equal(n_flags, 25);
+        assert_int_equal(n_flags, 26);
         free(text);
     }
     free(page);
