@@ -21,7 +21,7 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
         .scores = (by_box ? level->tops : level->scores) + first_slot,
         .stride = level->stride,
         .radius = by_ball ? level->radius + first_slot : NULL,
-        .reach = head->norm,
+        .reach = head->reach,
         .mass = head->log_mass,
         .weight = weight + first_slot,
         .group = p->group,

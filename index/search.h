@@ -61,6 +61,7 @@ struct head {
     float *slack;     // [group] of packed_q
     float *slack_abs; // [group] of packed_abs
     float *norm;      // [group] |q|, rounded up
+    float *reach;     // [group] how far along q a unit's radius counts when it is ranked
     float *log_mass;  // [group] about, of all rows
     float *parts;     // [group, fine.stride / REP_LANES] logs of masses of the first scan's items
     struct candidate *candidates;

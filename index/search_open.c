@@ -61,6 +61,7 @@ static void place_head(struct room *room, struct head *head, const struct select
     head->slack = take(room, p->group, f32);
     head->slack_abs = take(room, p->group, f32);
     head->norm = take(room, p->group, f32);
+    head->reach = take(room, p->group, f32);
     head->log_mass = take(room, p->group, f32);
     head->parts = take(room, p->group * n_slots / REP_LANES, f32);
     head->candidates = take(room, tokens ? n_slots : 0, sizeof *head->candidates);

@@ -22,6 +22,10 @@ enum {
     SHARE_SPANS = 16, // of groups, in one item of work: 64 KB of representatives with d 128
 };
 static const float ROUND_UP = 1.0f + 0x1p-18f;
+// Ranks take half the ball's bound: the key that is farthest from the representative lies along the
+// query hardly ever. On recorded and on synthetic attention this finds more of the mass than the
+// whole ball or none of it, at each budget from 0.25 to 2 %.
+static const float BALL_SHARE = 0.5f;
 
 // ---- Begin --------------------------------------------------------------------------------------
 
@@ -34,6 +38,7 @@ static void prepare_query(const struct search *s, struct head *head, const float
     for (uint32_t g = 0; g < p->group; g++) {
         const float *x = head->q + (size_t)g * p->d_k;
         head->norm[g] = sqrtf(vector_dot(x, x, p->d_k)) * ROUND_UP;
+        head->reach[g] = BALL_SHARE * head->norm[g];
     }
     kv->pack_rep_query(p->index_q8, head->q, p->group, p->d_k, head->packed_q, head->slack);
     if (p->rank_by != FATHOM_RANK_BOX) return;

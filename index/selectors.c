@@ -9,7 +9,7 @@
 #include "src/base/status.h"
 
 enum { SEGMENT_TOKENS_MAX = 65536, D_MAX = 256, GROUP_MAX = 256 };
-static const float CANDIDATES = 4.0f; // times the budget: NEEDLE's figure
+static const float CANDIDATES = 2.0f; // times the budget
 
 static fathom_status check_params(const struct selector_params *p)
 {

@@ -97,7 +97,7 @@ enum fathom_selector {
 };
 
 enum fathom_rank_by {
-    FATHOM_RANK_BALL = 0, // mean, plus radius times the query's norm: bounds every key of the unit
+    FATHOM_RANK_BALL = 0, // mean, plus radius times half the query's norm
     FATHOM_RANK_MEAN = 1,
     FATHOM_RANK_BOX = 2, // least and largest values by channel (Quest, 2406.10774)
 };
@@ -137,7 +137,7 @@ struct fathom_kv_params {
                                   // NULL; read by fathom_engine_open
     uint64_t budget_tokens;       // rows picked by KV head; 0: budget_share
     float budget_share;           // of the sealed tokens; default 0.02
-    float candidates;             // of stage 2, times the budget; default 4
+    float candidates;             // of stage 2, times the budget; default 2
     float threshold;         // 0 (default): the best `budget`; else, of these, as many as lie in
                              // units that hold more than this share of a head's sealed mass
     float coverage;          // 0 (default): off; else the budget grows until this share is covered

@@ -17,7 +17,7 @@ void fathom_kv_params_init(struct fathom_kv_params *kv)
     kv->n_segment = 1024;
     kv->n_merged = 8192;
     kv->budget_share = 0.02f;
-    kv->candidates = 4.0f;
+    kv->candidates = 2.0f;
 }
 
 void fathom_engine_params_init(struct fathom_engine_params *params)
