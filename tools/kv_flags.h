@@ -44,7 +44,7 @@ struct kv_options {
     {                                                                                              \
         .prefill = "dense", .selector = "cluster", .budget = "2%", .n_sink = 64, .n_window = 512,  \
         .segment = {{1024, 8192}, 2}, .index_type = "q8", .rank_by = "ball", .positions = "true",  \
-        .stage2 = "q4", .candidates = 4, .coverage = "0", .threshold = "0", .estimate = "off",     \
+        .stage2 = "q4", .candidates = 2, .coverage = "0", .threshold = "0", .estimate = "off",     \
         .verify = "0%"                                                                             \
     }
 
