@@ -27,7 +27,7 @@ static const struct flag table[] = {
     {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
     {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box", "what a unit is judged by"},
     {"--kv-positions", FLAG_TEXT, OPTION(positions), "true|collapsed",
-     "of sealed keys; collapsed: all equally far, for contexts longer than trained on"},
+     "collapsed: sealed keys are all equally far, for contexts longer than trained on"},
     {"--kv-stage2", FLAG_TEXT, OPTION(stage2), "off|q4|q8",
      "codes of the keys that score the candidates token by token"},
     {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "X", "of stage 2, times the budget"},

@@ -102,11 +102,12 @@ enum fathom_rank_by {
     FATHOM_RANK_BOX = 2, // least and largest values by channel (Quest, 2406.10774)
 };
 
-// Where sealed keys seem to be. True: where they are. Collapsed (InfLLM), for contexts longer than
-// a model was trained on: all equally far from every query, at kv.n_window + 2 * kv.n_segment
-// tokens, which is about as far as the tail reaches; the tail and the sinks are seen where they
-// are. Needs a mode that seals (STREAM or SPARSE), and keys that the library rotates. Any selector
-// will do: it sees keys and queries as attention does. The tap shows true positions.
+// Where keys seem to be that are not in the tail. True: where they are. Collapsed (InfLLM), for
+// contexts longer than a model was trained on: once there are sealed keys, these are all equally
+// far from every query, kv.n_window + 2 * kv.n_segment tokens, which is about as far as the tail
+// reaches; and the sinks are seen by a query at that position. Needs a mode that seals (STREAM or
+// SPARSE), keys that the library rotates, and no more sinks than that. Any selector will do: it
+// sees keys and queries as attention does. The tap shows true positions.
 enum fathom_kv_positions {
     FATHOM_POSITIONS_TRUE = 0,
     FATHOM_POSITIONS_COLLAPSED = 1,

@@ -13,6 +13,7 @@ fathom_status attend_tail(fathom_engine *engine, struct slot *slot, uint32_t lay
                           float *out, float *lse)
 {
     const struct fathom_engine_params *p = &engine->params;
+    const uint32_t n_skip = collapse_sinks(engine, slot);
     const struct dense_attend_args args = {
         .dev_q = q,
         .n_tokens = slot->step_tokens,
@@ -24,13 +25,13 @@ fathom_status attend_tail(fathom_engine *engine, struct slot *slot, uint32_t lay
         .n_rot = p->rope.n_rot,
         .pairing = p->rope.pairing,
         .kv_type = p->kv_type,
-        .dev_k = tail_keys(engine, slot, layer * p->n_kv_heads),
+        .dev_k = tail_keys(engine, slot, layer * p->n_kv_heads) + n_skip * engine->k_row_bytes,
         .k_head_stride_bytes = engine->n_tail_max * engine->k_row_bytes,
         .k_row_bytes = engine->k_row_bytes,
-        .dev_v = tail_values(engine, slot, layer * p->n_kv_heads),
+        .dev_v = tail_values(engine, slot, layer * p->n_kv_heads) + n_skip * engine->v_row_bytes,
         .v_head_stride_bytes = engine->n_tail_max * engine->v_row_bytes,
         .v_row_bytes = engine->v_row_bytes,
-        .n_keys = tail_row(engine, slot, slot->n_tokens) + slot->step_tokens,
+        .n_keys = tail_row(engine, slot, slot->n_tokens) + slot->step_tokens - n_skip,
         .n_window = p->n_window,
         .scale = p->scale,
         .dev_out = out,
@@ -280,6 +281,7 @@ static fathom_status attend_parts(fathom_engine *engine, struct slot *slot, uint
     *parts = sealed_parts_begin(engine, slot->step_tokens);
     const struct sealed_part tail = sealed_add_part(engine, parts);
     FATHOM_TRY(attend_tail(engine, slot, layer, q, tail.o, tail.lse));
+    collapse_attend_sinks(engine, slot, layer, tail.o, tail.lse);
     return attend_sealed(engine, slot, layer, all, parts);
 }
 

@@ -186,6 +186,12 @@ size_t collapse_turn_bytes(const fathom_engine *engine); // of a slot's turns
 void collapse_prepare(const fathom_engine *engine, struct slot *slot, uint32_t first, bool back);
 // Turns k [d_k], the key of the i-th of them.
 void collapse_turn(const fathom_engine *engine, const struct slot *slot, uint32_t i, float *k);
+// Sinks that attend_tail leaves to collapse_attend_sinks, which adds them to the open step's
+// partial o [step_tokens, n_heads, d_v] and lse [step_tokens, n_heads]; queries are
+// engine->rotated.
+uint32_t collapse_sinks(const fathom_engine *engine, const struct slot *slot);
+void collapse_attend_sinks(fathom_engine *engine, const struct slot *slot, uint32_t layer, float *o,
+                           float *lse);
 
 // ---- calibrate.c --------------------------------------------------------------------------------
 // Before a step of one token: finds the threshold anew if that is due.

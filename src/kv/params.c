@@ -58,6 +58,11 @@ static fathom_status check_collapsed(const struct fathom_engine_params *p)
         return status_set(FATHOM_EINVAL,
                           "kv.positions (--kv-positions collapsed): only sealed keys collapse: "
                           "choose kv.mode (--kv-mode) stream or sparse");
+    if (p->kv.n_sink > p->kv.n_window + 2 * p->kv.n_segment)
+        return status_set(FATHOM_EINVAL,
+                          "kv.n_sink=%u: with collapsed positions (kv.positions) at most "
+                          "kv.n_window + 2 * kv.n_segment = %u",
+                          p->kv.n_sink, p->kv.n_window + 2 * p->kv.n_segment);
     return FATHOM_OK;
 }
 
@@ -75,7 +80,6 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
         return status_set(FATHOM_EINVAL, "kv.stage2_bits=%d: must be 0, 4 or 8",
                           (int)kv->stage2_bits);
     FATHOM_TRY(check_range("kv.positions", (uint32_t)kv->positions, 0, FATHOM_POSITIONS_COLLAPSED));
-    if (kv->positions == FATHOM_POSITIONS_COLLAPSED) FATHOM_TRY(check_collapsed(p));
     FATHOM_TRY(check_range("kv.n_segment", kv->n_segment, 16, 32768));
     FATHOM_TRY(check_range("kv.n_merged", kv->n_merged, 32, 65536));
     if (kv->n_merged % kv->n_segment != 0 || kv->n_merged == kv->n_segment)
@@ -84,6 +88,7 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
                           kv->n_merged, kv->n_segment);
     FATHOM_TRY(check_range("kv.n_sink", kv->n_sink, 0, 1u << 20));
     FATHOM_TRY(check_range("kv.n_window", kv->n_window, 0, 1u << 24));
+    if (kv->positions == FATHOM_POSITIONS_COLLAPSED) FATHOM_TRY(check_collapsed(p));
     FATHOM_TRY(check_share("kv.budget_share", kv->budget_share, 1.0f));
     FATHOM_TRY(check_share("kv.candidates", kv->candidates, 1e6f));
     FATHOM_TRY(check_share("kv.threshold", kv->threshold, 1.0f));

@@ -126,7 +126,8 @@ static double dot(const double *a, const double *b)
     return sum;
 }
 
-// One query head of the token at `position`: tokens N_SINK .. sealed_end - 1 are FAR away.
+// One query head of the token at `position`: tokens N_SINK .. sealed_end - 1 are FAR away; if there
+// are any, sinks are seen from FAR.
 static void attend(const struct cache *c, uint32_t layer, uint32_t head, uint32_t position,
                    uint32_t sealed_end, double *out)
 {
@@ -141,7 +142,8 @@ static void attend(const struct cache *c, uint32_t layer, uint32_t head, uint32_
         const bool sealed = j >= N_SINK && j < sealed_end;
         const size_t row = (size_t)(j + layer) * N_KV_HEADS + kv_head;
         turn(key, c->k + row * D, pairing, sealed ? 0 : j);
-        const double weight = exp(dot(sealed ? far : near, key) / sqrt(D));
+        const bool is_far = sealed_end > N_SINK && j < sealed_end;
+        const double weight = exp(dot(is_far ? far : near, key) / sqrt(D));
         sum += weight;
         for (uint32_t i = 0; i < D; i++)
             out[i] += weight * (double)c->v[row * D + i];
@@ -294,6 +296,10 @@ static void refuses(void **state)
         assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
         assert_non_null(strstr(fathom_last_error(), "kv.mode"));
     }
+    p = base_params();
+    p.kv.n_sink = FAR + 1;
+    assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
+    assert_non_null(strstr(fathom_last_error(), "kv.n_sink"));
     p = base_params();
     p.kv.positions = 2;
     assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
