@@ -91,7 +91,7 @@ static void close_store(struct store **store)
 {
     if (store == NULL || *store == NULL) return;
     struct store *closing = *store;
-    closing->n_reads = closing->n_begun;
+    closing->waiting = NULL;
     while (closing->queue != NULL && closing->n_idle < closing->depth)
         (void)store_flight_turn(closing, 1, INT64_MAX);
     if (closing->queue != NULL) closing->queue_ops->close(&closing->queue);
@@ -118,6 +118,7 @@ fathom_status disk_store_open(const struct store_params *params, const struct qu
         return status_set(FATHOM_EINVAL, "disk tier: the buffer does not begin with a page");
     FATHOM_TRY(mem_new(1, sizeof *opened, "disk tier", &opened));
     opened->fd = -1;
+    opened->newest = &opened->waiting;
     opened->depth = params->depth > 0 ? params->depth : DEPTH_DEFAULT;
     opened->buffer = params->buffer;
     opened->buffer_bytes = params->buffer_bytes;
@@ -214,8 +215,11 @@ static fathom_status write_extent(struct store *store, const void *data, uint32_
     return FATHOM_OK;
 }
 
+// A page that is given back may be written, and what still reads it would find that.
 static void release_extent(struct store *store, struct store_extent extent)
 {
+    while (store->reads.n_left > 0)
+        (void)store_flight_turn(store, 1, INT64_MAX);
     if (store_ranges_has(&store->ranges, extent)) store_ranges_give(&store->ranges, extent);
 }
 
@@ -239,16 +243,16 @@ static fathom_status check_read(const struct store *store, const struct store_re
 
 static fathom_status submit(struct store *store, struct store_read *reads, size_t n)
 {
-    if (store->batch.n_left > 0)
-        return status_set(FATHOM_EINVAL, "disk tier: a batch of reads is under way");
     for (size_t i = 0; i < n; i++)
         FATHOM_TRY(check_read(store, &reads[i]));
-    for (size_t i = 0; i < n; i++)
+    if (store->reads.n_left == 0) store->reads = (struct outcome){0};
+    store->reads.n_left += n;
+    for (size_t i = 0; i < n; i++) {
         reads[i].status = FATHOM_IN_PROGRESS;
-    store->reads = reads;
-    store->n_reads = n;
-    store->n_begun = 0;
-    store->batch = (struct outcome){.n_left = n};
+        reads[i].next = NULL;
+        *store->newest = &reads[i];
+        store->newest = &reads[i].next;
+    }
     store_flight_begin_reads(store);
     (void)store_flight_turn(store, 0, 0);
     return FATHOM_OK;
@@ -261,12 +265,12 @@ static size_t count_to_await(const struct store *store)
     return share > 0 ? share : 1;
 }
 
-static fathom_status wait_batch(struct store *store, int64_t deadline_ns)
+static fathom_status wait_reads(struct store *store, int64_t deadline_ns)
 {
     bool slept = false;
-    while (store->batch.n_left > 0) {
+    while (store->reads.n_left > 0) {
         size_t n_landed = store_flight_turn(store, 0, 0);
-        if (store->batch.n_left == 0) break;
+        if (store->reads.n_left == 0) break;
         if (deadline_ns != INT64_MAX && (int64_t)clock_ns() >= deadline_ns)
             return FATHOM_IN_PROGRESS;
         if (n_landed > 0) continue;
@@ -274,7 +278,7 @@ static fathom_status wait_batch(struct store *store, int64_t deadline_ns)
         slept = true;
         (void)store_flight_turn(store, count_to_await(store), deadline_ns);
     }
-    return store_flight_pass(&store->batch);
+    return store_flight_pass(&store->reads);
 }
 
 static void get_stats(const struct store *store, struct store_stats *stats)
@@ -300,7 +304,7 @@ const struct store_ops store_ops = {
     .write = write_extent,
     .release = release_extent,
     .submit = submit,
-    .wait = wait_batch,
+    .wait = wait_reads,
     .stats = get_stats,
     .text = get_text,
 };

@@ -1,8 +1,8 @@
 // What is in flight between the disk tier's file and memory.
 //
 // Every request has a flight, which remembers what is left of it: the kernel may move less than was
-// asked, and then the rest goes on as another request of the same flight. Reads of a batch and
-// pieces of a write fly side by side; each adds its end to the outcome of its batch or write.
+// asked, and then the rest goes on as another request of the same flight. Reads and pieces of a
+// write fly side by side; each adds its end to the outcome of the reads or the write.
 // Checksums are made and verified here, on the caller's thread, while other requests fly.
 //
 // A checksum covers the page's number too, so a page that lands elsewhere is found out.
@@ -69,13 +69,15 @@ static void begin(struct store *store, const struct flight *flight)
 
 void store_flight_begin_reads(struct store *store)
 {
-    while (store->n_begun < store->n_reads && store->n_idle > 0) {
-        struct store_read *read = &store->reads[store->n_begun++];
+    while (store->waiting != NULL && store->n_idle > 0) {
+        struct store_read *read = store->waiting;
+        store->waiting = read->next;
+        if (read->next == NULL) store->newest = &store->waiting;
         begin(store, &(struct flight){.op.to = read->at,
                                       .extent = read->extent,
                                       .page = read->page,
                                       .n_pages = read->n_pages,
-                                      .outcome = &store->batch,
+                                      .outcome = &store->reads,
                                       .read = read});
     }
 }
@@ -86,7 +88,7 @@ static fathom_status verify(struct store *store, const struct store_read *read)
     for (uint32_t i = 0; i < read->n_pages; i++, data += STORE_PAGE_BYTES) {
         uint32_t file_page = read->extent.first_page + read->page + i;
         if (hash_page(data, file_page) == store->checksums[file_page]) continue;
-        add_failure(store, &store->batch, FATHOM_ECORRUPT, read->extent, read->page + i,
+        add_failure(store, &store->reads, FATHOM_ECORRUPT, read->extent, read->page + i,
                     "its checksum is wrong, so it is not what was written: check the disk and "
                     "its cable, or name another folder with --kv-disk-path");
         return FATHOM_ECORRUPT;

@@ -7,7 +7,7 @@
 #include "io/store_day.h"
 #include "io/store_ranges.h"
 
-// How a batch or a write goes.
+// How reads or a write go.
 struct outcome {
     size_t n_left;        // requests that have not ended
     fathom_status status; // the lowest so far
@@ -39,11 +39,10 @@ struct store {
     struct flight *flights; // [depth]
     uint32_t *idle;         // [depth] the first n_idle: flights not in use
     uint32_t n_idle;
-    struct queue_done *done;  // [depth]
-    struct store_read *reads; // [n_reads] the batch; the first n_begun have taken off
-    size_t n_reads;
-    size_t n_begun;
-    struct outcome batch;
+    struct queue_done *done;    // [depth]
+    struct store_read *waiting; // reads that have not taken off, oldest first
+    struct store_read **newest; // where the next one is linked to
+    struct outcome reads;       // of all that are under way
     struct store_stats stats;
     char text[96];
 };
@@ -52,7 +51,7 @@ struct store {
 
 // As a status, with the text.
 FATHOM_MUST_USE fathom_status store_flight_pass(const struct outcome *outcome);
-// Reads of the batch that wait take off as far as there are idle flights.
+// Reads that wait take off as far as there are idle flights.
 void store_flight_begin_reads(struct store *store);
 // Begins to write the next piece of the extent, from its page `page`, for which `data` (the whole
 // extent's) stays until it has landed; an idle flight is there. Returns its pages.

@@ -32,13 +32,14 @@ struct store_extent {
 };
 
 // One read. `at` lies in the store's buffer, page-aligned. status: FATHOM_IN_PROGRESS until it is
-// done; EIO or ECORRUPT name the file, the extent and the page in fathom_last_error's text.
+// done; EIO or ECORRUPT name the file, the extent and the page in the text of wait.
 struct store_read {
     struct store_extent extent;
     uint32_t page; // first, in the extent
     uint32_t n_pages;
     void *at;
     fathom_status status;
+    struct store_read *next; // the store's: of those that wait their turn
 };
 
 struct store_stats {
@@ -55,19 +56,20 @@ struct store_ops {
     fathom_status (*open)(const struct store_params *params, struct store **store);
     // Waits for what is in flight; reads that still wait their turn are dropped.
     void (*close)(struct store **store);
-    // Writes n_pages pages; `data` is page-aligned and may be used again on return. A batch of
-    // reads may be under way meanwhile. EFULL when a cap or the disk is reached: nothing is held
+    // Writes n_pages pages; `data` is page-aligned and may be used again on return. Reads may be
+    // under way meanwhile. EFULL when a cap or the disk is reached: nothing is held
     // then, nor after EIO.
     fathom_status (*write)(struct store *store, const void *data, uint32_t n_pages,
                            struct store_extent *extent);
-    // No read of the extent may be under way. A stale extent changes nothing.
+    // Waits for the reads that are under way, if there are any. A stale extent changes nothing.
     void (*release)(struct store *store, struct store_extent extent);
-    // Begins n reads (any number: those past the depth wait their turn). The array must stay until
-    // wait returns without IN_PROGRESS, or until close. One batch at a time; EINVAL begins nothing.
+    // Begins n reads (any number: those past the depth wait their turn), beside those that are
+    // under way. Each must stay until it is done, or until close. EINVAL begins nothing.
     fathom_status (*submit)(struct store *store, struct store_read *reads, size_t n);
-    // Waits for the batch, up to deadline_ns of the monotonic clock (INT64_MAX: for all). Returns
-    // the worst (lowest) status of the batch with its text, or FATHOM_IN_PROGRESS if the deadline
-    // passed first. Those that wait their turn move up only in here and in write.
+    // Waits for all reads that are under way, up to deadline_ns of the monotonic clock (INT64_MAX:
+    // without end). Returns FATHOM_IN_PROGRESS if the deadline passed first; else the worst
+    // (lowest) status, with its text, of all since the first that was begun when none was under
+    // way. Those that wait their turn move up only in here, in write and in submit.
     fathom_status (*wait)(struct store *store, int64_t deadline_ns);
     void (*stats)(const struct store *store, struct store_stats *stats);
     const char *(*text)(const struct store *store); // "io_uring, O_DIRECT, 128 deep": for the log

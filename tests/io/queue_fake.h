@@ -7,7 +7,7 @@
 #include "io/queue.h"
 
 struct queue_fake {
-    bool holds;  // reap sleeps to its deadline and gives nothing
+    bool holds;  // reap sleeps to its deadline, if it has one, and gives nothing
     bool halves; // asks for half of the pages, and says of every third request that it moved half
                  // a page less
     int32_t result; // of request number n_good; 0: none fails
