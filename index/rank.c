@@ -12,9 +12,8 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
                 uint32_t first_slot)
 {
     const struct selector_params *p = &s->selector->params;
-    const bool by_mass = s->args.threshold > 0 && level == &head->fine;
-    const bool by_box = level->tops != NULL && !by_mass;
-    const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL && !by_mass;
+    const bool by_box = level->tops != NULL;
+    const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL;
     const float *weight = level->weight;
     float *rank = level->rank;
     const struct rank_args args = {
@@ -30,8 +29,6 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
         .out = rank + first_slot,
     };
     p->kernels->kv.rank_scores(&args);
-    for (uint32_t slot = first_slot; slot < level->n_slots && by_mass; slot++)
-        if (weight[slot] > 0) rank[slot] += logf(weight[slot]);
 }
 
 void rank_masses(const struct search *s, struct head *head, uint32_t n_parts)
@@ -50,14 +47,35 @@ void rank_masses(const struct search *s, struct head *head, uint32_t n_parts)
     }
 }
 
-void rank_count_above(const struct level *level, const struct threshold_grid *grid, uint64_t *rows)
+void rank_count_above(const struct search *s, const struct head *head,
+                      const struct threshold_grid *grid, uint64_t *rows)
 {
+    enum { BATCH = 256 };
+    const struct selector_params *p = &s->selector->params;
+    const struct level *fine = &head->fine;
+    float share[BATCH]; // logs
     memset(rows, 0, grid->n * sizeof *rows);
-    for (uint32_t slot = 0; slot < level->n_slots; slot++) {
-        const float above = level->rank[slot] - grid->from;
-        if (!(above > 0)) continue;
-        const float at = ceilf(above / grid->step) - 1; // the highest threshold below the rank
-        rows[at < (float)grid->n ? (uint32_t)at : grid->n - 1] += (uint64_t)level->weight[slot];
+    for (uint32_t first = 0; first < fine->n_slots; first += BATCH) {
+        const uint32_t left = fine->n_slots - first;
+        const struct rank_args args = {
+            .scores = fine->scores + first,
+            .stride = fine->stride,
+            .mass = head->log_mass,
+            .weight = fine->weight + first,
+            .group = p->group,
+            .sum = p->reduce_sum,
+            .n = left < BATCH ? left : BATCH,
+            .out = share,
+        };
+        p->kernels->kv.rank_scores(&args);
+        for (uint32_t i = 0; i < args.n; i++) {
+            const float weight = args.weight[i];
+            if (!(weight > 0)) continue;
+            const float above = share[i] + logf(weight) - grid->from;
+            if (!(above > 0)) continue;
+            const float at = ceilf(above / grid->step) - 1; // the highest threshold below it
+            rows[at < (float)grid->n ? (uint32_t)at : grid->n - 1] += (uint64_t)weight;
+        }
     }
     for (uint32_t i = grid->n; i-- > 1;)
         rows[i - 1] += rows[i];

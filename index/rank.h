@@ -11,7 +11,9 @@ void rank_masses(const struct search *s, struct head *head, uint32_t n_parts);
 // Ranks slots first_slot .. n_slots - 1 of a level of the head.
 void rank_level(const struct search *s, const struct head *head, struct level *level,
                 uint32_t first_slot);
-// rows [grid->n]: of units, not taken yet, whose rank is above the log of each threshold.
-void rank_count_above(const struct level *level, const struct threshold_grid *grid, uint64_t *rows);
+// rows [grid->n]: of units, not taken yet, that hold more of the head's mass, by their means, than
+// each threshold.
+void rank_count_above(const struct search *s, const struct head *head,
+                      const struct threshold_grid *grid, uint64_t *rows);
 
 #endif

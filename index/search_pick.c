@@ -205,7 +205,7 @@ static void apply_threshold(const struct search *s, struct head *head)
     const struct threshold_grid grid = {.from = logf(s->args.threshold), .step = 1, .n = 1};
     const uint64_t least = (uint64_t)((double)s->args.floor_share * (double)head->budget);
     uint64_t n_rows;
-    rank_count_above(&head->fine, &grid, &n_rows);
+    rank_count_above(s, head, &grid, &n_rows);
     if (n_rows < least) n_rows = least;
     if (n_rows < head->budget) head->budget = n_rows;
 }
@@ -316,7 +316,7 @@ static void survey_heads(void *arg, size_t begin, size_t end, uint32_t thread)
     (void)thread;
     for (size_t h = begin; h < end; h++) {
         if (s->selector->params.kind == FATHOM_SELECTOR_CHUNK) take_outliers(s, &s->heads[h]);
-        rank_count_above(&s->heads[h].fine, survey->grid, survey->rows + h * survey->grid->n);
+        rank_count_above(s, &s->heads[h], survey->grid, survey->rows + h * survey->grid->n);
     }
 }
 

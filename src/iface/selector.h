@@ -88,9 +88,9 @@ struct search_args {
     const struct index_view *views; // [n_kv_heads, n_segments]
     uint32_t n_segments;
     bool skip_rest;    // rest_* are not wanted, and stay infinity: they cost about half a search
-    float threshold;   // 0: top-k by the budget. Else the first pick goes by mass: it takes as many
-                       // rows as lie in units that hold more than this share of it, at most the
-                       // budget, and
+    float threshold;   // 0: top-k by the budget. Else the first pick takes as many rows as lie in
+                       // units that hold more than this share of the mass, by their means; at most
+                       // the budget, and
     float floor_share; // at least this share of the budget; later picks go by their budgets alone
 };
 
