@@ -114,6 +114,14 @@ static inline bool is_masked(const struct search *s, const struct head *head, ui
     return head->views[segment].n_visible < s->n_rows[segment];
 }
 
+// Whether a call before the latest one picked the row.
+static inline bool search_was_picked(const struct search *s, const struct head *head,
+                                     uint32_t segment, uint32_t row)
+{
+    const uint64_t bit = s->first_row[segment] + row;
+    return head->n_calls > 1 && (head->picked[bit / 64] >> bit % 64 & 1) != 0;
+}
+
 // search_open.c
 fathom_status search_open(const struct selector *selector, struct search **search);
 size_t search_bytes(const struct search *search);
@@ -125,6 +133,9 @@ void search_begin(struct search *s, const struct search_args *args);
 // picked wholly.
 void search_scan(struct search *s);
 
+// Rows begin .. end - 1 of a segment that are not masked.
+uint32_t search_count_visible(const struct search *s, const struct head *head, uint32_t segment,
+                              uint32_t begin, uint32_t end);
 // search_spans.c: fills the slots of a span of a level; and asks for what that will read.
 void search_score_span(const struct search *s, struct head *head, bool coarse,
                        const struct span *span);
@@ -138,6 +149,9 @@ void search_tokens(struct search *s);
 void search_pick(struct search *s, const uint64_t *budget, struct selection *out);
 void search_survey(struct search *s, const uint64_t *budget, const struct threshold_grid *grid,
                    uint64_t *rows);
+
+// search_leave.c
+void search_leave(struct search *s, const struct left_unit *units, uint32_t n);
 
 // coverage.c
 void search_rest(struct search *s, struct head *head);

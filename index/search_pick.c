@@ -24,13 +24,6 @@ static void add_run(struct head *head, uint32_t segment, uint32_t unit, uint32_t
         head->runs[head->n_runs++] = (struct picked_run){segment, unit, row, n_rows};
 }
 
-static bool was_picked(const struct search *s, const struct head *head, uint32_t segment,
-                       uint32_t row)
-{
-    const uint64_t bit = s->first_row[segment] + row;
-    return head->n_calls > 1 && (head->picked[bit / 64] >> bit % 64 & 1) != 0;
-}
-
 // Adds a unit's rows, but for masked ones and, with `left`, those picked before.
 static void add_unit(const struct search *s, struct head *head, uint32_t segment, uint32_t unit,
                      bool left)
@@ -45,7 +38,7 @@ static void add_unit(const struct search *s, struct head *head, uint32_t segment
     }
     for (uint32_t row = begin[unit]; row < begin[unit + 1]; row++)
         if ((!masked || positions[row] < view->n_visible) &&
-            !(left && was_picked(s, head, segment, row)))
+            !(left && search_was_picked(s, head, segment, row)))
             add_run(head, segment, unit, row, 1);
 }
 
@@ -292,6 +285,7 @@ void search_pick(struct search *s, const uint64_t *budget, struct selection *out
             .runs = head->runs,
             .n_runs = head->n_runs,
             .n_rows = head->n_budgeted + head->n_outliers,
+            .everything = head->everything,
             .n_candidates = head->n_tokens,
             .scanned_keys = head->scanned_keys,
             .scanned_bytes = head->scanned_bytes,

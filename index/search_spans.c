@@ -7,7 +7,7 @@
 enum { FETCH_BYTES = 4096 }; // of representatives: more would displace what is being scored
 static const float ROUND_UP = 1.0f + 0x1p-18f;
 
-static uint32_t count_visible(const struct search *s, const struct head *head, uint32_t segment,
+uint32_t search_count_visible(const struct search *s, const struct head *head, uint32_t segment,
                               uint32_t begin, uint32_t end)
 {
     const struct index_view *view = &head->views[segment];
@@ -79,7 +79,7 @@ static void weigh_span(const struct search *s, const struct head *head, bool coa
         const uint32_t step = coarse ? COARSE_UNITS : 1;
         const uint32_t unit = (span->first + i) * step;
         const uint32_t next = unit + step < index->n_units ? unit + step : index->n_units;
-        weight[i] = (float)count_visible(s, head, span->segment, begin[unit], begin[next]);
+        weight[i] = (float)search_count_visible(s, head, span->segment, begin[unit], begin[next]);
     }
 }
 

@@ -153,5 +153,6 @@ const struct selector_ops selector_ops = {
     .begin = search_begin,
     .pick = search_pick,
     .survey = search_survey,
+    .leave = search_leave,
     .estimate = search_estimate,
 };

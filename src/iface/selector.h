@@ -76,11 +76,19 @@ struct selection {
     struct picked_run *runs;
     uint32_t n_runs;
     uint64_t n_rows;       // picked, outliers included
+    bool everything;       // the pick took all rows, whatever their scores
     uint64_t n_candidates; // rows that stage 2 scored
     uint64_t scanned_keys; // representatives, coarse ones too, and stage-2 keys that were read
     uint64_t scanned_bytes;
     const float *rest_bound;    // [group]
     const float *rest_estimate; // [group]
+};
+
+// A unit of which rows were picked but not read.
+struct left_unit {
+    uint32_t kv_head;
+    uint32_t segment;
+    uint32_t unit;
 };
 
 struct search_args {
@@ -149,6 +157,10 @@ struct selector_ops {
     // floor and budget not applied.
     void (*survey)(struct search *search, const uint64_t *budget, const struct threshold_grid *grid,
                    uint64_t *rows);
+    // After the last pick: what it picked of n units, ascending by (KV head, segment, unit), was
+    // not read after all; none is of a head that picked everything. The selections' rest_* take
+    // them in, and so does the estimate, but for units of which earlier picks took rows.
+    void (*leave)(struct search *search, const struct left_unit *units, uint32_t n);
     // Partial over the value sums of the units of which nothing was picked and that `begin` scored:
     // o [n_kv_heads, group, d_v], lse [n_kv_heads, group].
     void (*estimate)(struct search *search, float *o, float *lse);

@@ -243,12 +243,91 @@ static void test_stand_in(void **state)
     }
 }
 
+// Takes every second unit of the last pick back, and its rows out of `seen`.
+static void leave_half(uint8_t *seen)
+{
+    static struct left_unit units[1000];
+    const struct selection *picked = &rig.picked[0];
+    uint32_t n = 0, n_units = 0;
+    bool leaves = false;
+    for (uint32_t i = 0; i < picked->n_runs; i++) {
+        const struct picked_run *run = &picked->runs[i];
+        if (i == 0 || run->segment != run[-1].segment || run->unit != run[-1].unit) {
+            leaves = n_units++ % 2 == 0;
+            if (leaves) units[n++] = (struct left_unit){0, run->segment, run->unit};
+        }
+        if (leaves) memset(seen + run->segment * 300 + run->row, 0, run->n_rows);
+    }
+    assert_true(n > 0 && n < n_units);
+    selector_ops.leave(rig.search, units, n);
+}
+
+// Units with rows that were seen, and masked segments, are left out.
+static void see_whole_units(uint8_t *seen, bool masked)
+{
+    for (uint32_t s = 0; s < rig.n_segments; s++) {
+        const void *index = rig.segments[0][s].index;
+        const uint32_t *begin = selector_ops.unit_begins(index);
+        for (uint32_t u = 0; u < selector_ops.n_units(index); u++) {
+            bool any = masked && s == 1;
+            for (uint32_t row = begin[u]; row < begin[u + 1]; row++)
+                any = any || seen[s * 300 + row] != 0;
+            memset(seen + s * 300 + begin[u], any, begin[u + 1] - begin[u]);
+        }
+    }
+}
+
+// What was picked but not read is bounded, estimated and stood in for like what was not picked.
+static void test_left(void **state)
+{
+    enum { D = 32 };
+    struct rng rng;
+    (void)state;
+    rng_init(&rng, SEED);
+    for (int round = 0; round < 48; round++) {
+        struct selector_params p = rig_params(1, 1, D);
+        p.estimate = true;
+        p.index_q8 = false;
+        p.d_v = 20;
+        p.unit_tokens = 4;
+        p.kind = round % 4;
+        p.stage2_bits = round / 4 % 2 ? 8 : 0;
+        const bool masked = round % 3 == 2;
+        uint8_t seen[1000] = {0};
+        float q[D], o[20], lse;
+        double o_true[20], lse_true, rest, all;
+        rig_open(&rig, &p, UINT32_MAX, 1);
+        rig_add(&rig, &rng, RIG_TIGHT, 300, true);
+        rig_add(&rig, &rng, RIG_TIGHT, 700, true);
+        if (masked) rig.segments[0][1].n_visible = 500;
+        fill_query(&rng, &p, 1, q);
+        rig_begin(&rig, q);
+        for (int pick = 0; pick <= round % 2; pick++) {
+            rig_pick(&rig, 66 + 66 * pick);
+            rig_mark(&rig, 0, seen);
+        }
+        leave_half(seen);
+        rig_masses(&rig, 0, 0, seen, &rest, &all);
+        assert_true((double)rig.picked[0].rest_bound[0] >= rest);
+        const bool tight = p.kind == FATHOM_SELECTOR_CLUSTER || p.kind == FATHOM_SELECTOR_FLAT;
+        assert_true(!tight || fabs((double)rig.picked[0].rest_estimate[0] - rest) < 0.05);
+        see_whole_units(seen, masked);
+        attend_rest(seen, o_true, &lse_true);
+        selector_ops.estimate(rig.search, o, &lse);
+        if (tight && !(fabs((double)lse - lse_true) < 0.05))
+            fail_msg("round %d: %.4f, not %.4f", round, (double)lse, lse_true);
+        for (uint32_t c = 0; c < 20 && tight; c++)
+            assert_true(fabs((double)o[c] - o_true[c]) < 0.05);
+        rig_close(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bound_is_true),  cmocka_unit_test(test_bound_of_unscored),
         cmocka_unit_test(test_bound_is_tight), cmocka_unit_test(test_estimate_is_near),
-        cmocka_unit_test(test_stand_in),
+        cmocka_unit_test(test_stand_in),       cmocka_unit_test(test_left),
     };
     return check_run("t_coverage", tests, sizeof tests / sizeof tests[0]);
 }
