@@ -39,17 +39,19 @@ static const struct flag table[] = {
     {"--kv-vram", FLAG_SIZE, OPTION(vram_bytes), "SIZE",
      "hot rows (in RAM, without a GPU); 0: auto"},
     {"--kv-ram", FLAG_SIZE, OPTION(ram_bytes), "SIZE",
-     "sealed rows, index and staging; 0: no limit"},
+     "sealed rows, index, search, staging, scratch; 0: no limit"},
     {"--kv-disk", FLAG_SIZE, OPTION(disk_bytes), "SIZE", "rows that RAM does not hold; 0: none"},
     {"--kv-disk-path", FLAG_TEXT, OPTION(disk_path), "DIR", "where; default: " KV_DISK_PATH},
     {"--kv-disk-writes-per-day", FLAG_SIZE, OPTION(disk_day_bytes), "SIZE",
      "most that goes to disk in 24 hours; 0: no limit"},
+    {"--kv-deadline", FLAG_FLOAT, OPTION(deadline_ms), "MS",
+     "that a layer's step of one token waits for the disk; what is late is estimated; 0: no end"},
     {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%", "decode steps compared with exact attention"},
     {"--kv-dense-layers", FLAG_COUNT, OPTION(n_dense_layers), "0..4k",
      "first layers that read everything"},
     {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -", "write what the cache did, as JSON"},
     {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
-     "the same seed and threads give the same bits: always so in this version"},
+     "the same seed and threads give the same bits: always so without --kv-deadline"},
 };
 
 struct flag_group kv_flags(struct kv_options *options)
@@ -107,6 +109,21 @@ static int read_threshold(const char *text, struct fathom_kv_params *kv)
     return say_error("--kv-threshold %s: must be 0 to 1, or auto", text);
 }
 
+static int read_deadline(const struct kv_options *options, struct fathom_kv_params *kv)
+{
+    enum { MOST_MS = 1000000 };
+    const float ms = options->deadline_ms;
+    if (!(ms >= 0 && ms <= MOST_MS))
+        return say_error("--kv-deadline %g: must be 0 to %d", (double)ms, MOST_MS);
+    if (ms > 0 && options->deterministic)
+        return say_error("--kv-deadline %g: what is late differs from run to run, which "
+                         "--deterministic rules out",
+                         (double)ms);
+    // Below a microsecond it is still a deadline.
+    kv->disk_deadline_us = ms > 0 && ms < 1e-3f ? 1 : (uint32_t)(ms * 1e3f + 0.5f);
+    return EXIT_GOOD;
+}
+
 static int read_segment(const struct flag_counts *list, struct fathom_kv_params *kv)
 {
     enum { RATIO = 8, LEAST = 16, MOST = 65536 };
@@ -154,6 +171,7 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     SAY_TRY(read_budget(options->budget, kv));
     SAY_TRY(read_coverage(options->coverage, kv));
     SAY_TRY(read_threshold(options->threshold, kv));
+    SAY_TRY(read_deadline(options, kv));
     SAY_TRY(read_segment(&options->segment, kv));
     kv->candidates = options->candidates;
     if (!(kv->candidates >= 1 && kv->candidates <= 1e6f))

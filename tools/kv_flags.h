@@ -31,10 +31,11 @@ struct kv_options {
     uint64_t disk_bytes;
     const char *disk_path; // NULL: KV_DISK_PATH
     uint64_t disk_day_bytes;
+    float deadline_ms;
     const char *verify;
     uint32_t n_dense_layers;
     const char *stats;  // file, "-" or NULL
-    bool deterministic; // nothing to choose yet: the engine always is
+    bool deterministic; // nothing to choose: the engine always is, without a deadline
 };
 
 #define KV_DISK_PATH "/var/tmp"

@@ -38,6 +38,7 @@ static const struct {
     COUNT(scanned_bytes),
     COUNT(host_hits),
     COUNT(disk_reads),
+    COUNT(late_units),
     COUNT(n_stalls),
     COUNT(n_rounds),
     REAL(select_s),

@@ -113,8 +113,8 @@ enum fathom_kv_positions {
     FATHOM_POSITIONS_COLLAPSED = 1,
 };
 
-// The same calls on as many threads give the same bits: segments are sealed and merged at fixed
-// positions, the disk is waited for, and work is cut into fixed shares.
+// The same calls on as many threads give the same bits, if there is no deadline for the disk:
+// segments are sealed and merged at fixed positions, and work is cut into fixed shares.
 struct fathom_kv_params {
     int32_t mode;            // enum fathom_kv_mode
     int32_t prefill;         // enum fathom_kv_prefill
@@ -149,6 +149,7 @@ struct fathom_kv_params {
     uint64_t disk_bytes;     // 0 (default): no disk
     uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
     const char *disk_path;   // a directory; needed with disk_bytes
+    uint32_t disk_deadline_us; // 0 (default): the disk is waited for; else see below
 };
 
 // threshold_auto (Squeezed Attention): one threshold for all layers and heads, such that the late
@@ -158,6 +159,14 @@ struct fathom_kv_params {
 // since), again when the sealed rows are half as many again, or a third fewer, and once more if
 // there were few queries at first: the last one of each of the last 32 steps counts. Steps of many
 // tokens take their budgets as they are.
+
+// disk_deadline_us: in a step of one token, a layer waits that long, from when its rows were
+// picked, for those on disk. Units that are not there by then are left out, and count as not read:
+// in the coverage, and as late_units of the statistics. The estimate, which must be on, stands in
+// for them as for units that were not picked; but not where truncation cuts a segment, nor for
+// units that the step has read a part of. Their reads go on, so that later steps find them in RAM.
+// A layer waits for all where a head's budget is everything; so do steps of many tokens, layers
+// that read everything, stream, and verification.
 
 FATHOM_API void fathom_kv_params_init(struct fathom_kv_params *kv);
 
@@ -252,6 +261,7 @@ struct fathom_kv_stats {
     uint64_t scanned_bytes;
     uint64_t host_hits; // units of spilled segments found in RAM
     uint64_t disk_reads;
+    uint64_t late_units; // picked, but not there by the deadline
     uint64_t n_stalls;
     uint64_t n_rounds; // of picking and attending; above n_steps: coverage asked for more
     double select_s;

@@ -252,7 +252,7 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
         if (n > 1) return FATHOM_OK;
         engine->stats.n_rounds++;
         more = covers && raise_budgets(engine, sealed_lse(engine, parts), &coverage) &&
-               p->kv.coverage > 0.0f;
+               p->kv.coverage > 0.0f && engine->fetch.n_left == 0;
     }
     account(engine, engine->n_rows_all);
     if (covers) account_coverage(engine, &coverage);

@@ -17,16 +17,17 @@ static uint32_t table_size(uint32_t n_pages)
     return n;
 }
 
-size_t fetch_table_bytes(size_t bytes)
+size_t fetch_table_bytes(size_t bytes, uint32_t n_wants_max)
 {
     const size_t n_pages = bytes / PAGE;
     return n_pages * (sizeof(struct kept) + sizeof(struct store_read)) +
-           table_size((uint32_t)n_pages) * sizeof(uint32_t);
+           table_size((uint32_t)n_pages) * sizeof(uint32_t) +
+           n_wants_max * (sizeof(struct want) + sizeof(struct left_unit));
 }
 
 fathom_status fetch_open(struct fetch *fetch, size_t bytes, uint32_t n_wants_max)
 {
-    void *buffer, *wants;
+    void *buffer, *wants, *left;
     fetch->n_pages = (uint32_t)(bytes / PAGE);
     fetch->n_table = table_size(fetch->n_pages);
     fetch->n_wants_max = n_wants_max;
@@ -39,6 +40,9 @@ fathom_status fetch_open(struct fetch *fetch, size_t bytes, uint32_t n_wants_max
     FATHOM_TRY(
         mem_reserve(n_wants_max * sizeof *fetch->wants, MEM_PAGES_SMALL, "wanted units", &wants));
     fetch->wants = wants;
+    FATHOM_TRY(
+        mem_reserve(n_wants_max * sizeof *fetch->left, MEM_PAGES_SMALL, "late units", &left));
+    fetch->left = left;
     return FATHOM_OK;
 }
 
@@ -50,6 +54,7 @@ void fetch_close(struct fetch *fetch)
     mem_free(fetch->reads);
     if (fetch->wants != NULL)
         mem_unreserve(fetch->wants, fetch->n_wants_max * sizeof *fetch->wants);
+    if (fetch->left != NULL) mem_unreserve(fetch->left, fetch->n_wants_max * sizeof *fetch->left);
     *fetch = (struct fetch){0};
 }
 
@@ -90,6 +95,11 @@ static void remove_key(struct fetch *fetch, uint64_t key)
     fetch->table[gap] = 0;
 }
 
+static bool is_under_way(const struct kept *kept)
+{
+    return kept->read != NULL && kept->read->status == FATHOM_IN_PROGRESS;
+}
+
 static void drop_oldest(struct fetch *fetch)
 {
     const struct kept *oldest = &fetch->kept[fetch->n_out % fetch->n_pages];
@@ -98,8 +108,9 @@ static void drop_oldest(struct fetch *fetch)
     fetch->n_out++;
 }
 
-// Pages for a unit, in one piece; what lay there is forgotten.
-static uint32_t give_pages(struct fetch *fetch, uint32_t n_pages)
+// Pages for a unit, in one piece; what lay there is forgotten. False if something is still being
+// read to there.
+static bool give_pages(struct fetch *fetch, uint32_t n_pages, uint32_t *page)
 {
     uint32_t first = fetch->head;
     if (first + n_pages > fetch->n_pages) first = 0;
@@ -111,19 +122,32 @@ static uint32_t give_pages(struct fetch *fetch, uint32_t n_pages)
         const bool in_the_way =
             oldest->page < first + n_pages && oldest->page + oldest->n_pages > first;
         if (!skipped && !in_the_way) break;
+        if (is_under_way(oldest)) return false;
         drop_oldest(fetch);
     }
     fetch->head = first + n_pages;
-    return first;
+    *page = first;
+    return true;
 }
 
-static struct kept *keep(struct fetch *fetch, uint64_t key, uint32_t page, uint32_t n_pages,
-                         uint32_t skip_bytes)
+// Puts an entry into the ring; one that stays can be found.
+static const struct kept *keep(struct fetch *fetch, const struct kept *kept, bool stays)
 {
     const uint32_t entry = (uint32_t)(fetch->n_in++ % fetch->n_pages);
-    fetch->kept[entry] =
-        (struct kept){.key = key, .page = page, .n_pages = n_pages, .skip_bytes = skip_bytes};
+    fetch->kept[entry] = *kept;
+    if (stays) fetch->table[find_place(fetch, kept->key)] = entry + 1;
     return &fetch->kept[entry];
+}
+
+// The entry of a unit that was read, or is being read; NULL: there is none.
+static const struct kept *find_kept(struct fetch *fetch, uint64_t key)
+{
+    const uint32_t entry = fetch->table[find_place(fetch, key)];
+    if (entry == 0) return NULL;
+    const struct kept *kept = &fetch->kept[entry - 1];
+    if (kept->read == NULL || kept->read->status >= 0) return kept;
+    remove_key(fetch, key); // it was left behind, and failed
+    return NULL;
 }
 
 // ---- Resolving wants ----------------------------------------------------------------------------
@@ -132,6 +156,7 @@ struct batch {
     struct fetch *fetch;
     uint32_t n_pages; // given out
     uint32_t n_reads;
+    bool blocked; // by a read that was left behind
 };
 
 // Pages that may still be given out in this batch: half the buffer is for it, so that what it found
@@ -151,24 +176,46 @@ static bool in_danger(const struct batch *batch, const struct kept *kept)
     return ahead <= pages_left(batch) + fetch->n_pages / 8;
 }
 
-static bool find_kept(struct batch *batch, struct want *want, uint64_t key)
+static bool take_pages(struct batch *batch, uint32_t n_pages, uint32_t *page)
+{
+    batch->blocked = !give_pages(batch->fetch, n_pages, page);
+    if (!batch->blocked) batch->n_pages += n_pages;
+    return !batch->blocked;
+}
+
+// What was found stays for the batch: moved to the front if it must be. What is still being read
+// stays where it is, as its pages are given to nobody. NULL: there is no room.
+static const struct kept *hold(struct batch *batch, const struct kept *found)
 {
     struct fetch *fetch = batch->fetch;
-    const uint32_t entry = fetch->table[find_place(fetch, key)];
-    if (entry == 0) return false;
-    struct kept found = fetch->kept[entry - 1];
-    if (in_danger(batch, &found)) {
-        const uint32_t page = give_pages(fetch, found.n_pages);
-        memmove(fetch->buffer + (size_t)page * PAGE, fetch->buffer + (size_t)found.page * PAGE,
-                (size_t)found.n_pages * PAGE);
-        batch->n_pages += found.n_pages;
-        remove_key(fetch, key);
-        found = *keep(fetch, key, page, found.n_pages, found.skip_bytes);
-        fetch->table[find_place(fetch, key)] = (uint32_t)((fetch->n_in - 1) % fetch->n_pages) + 1;
-    }
-    want->rows = fetch->buffer + (size_t)found.page * PAGE + found.skip_bytes;
+    if (is_under_way(found)) return found;
+    struct kept moved = *found;
+    const bool moves = in_danger(batch, found);
+    if (moves && !take_pages(batch, moved.n_pages, &moved.page)) return NULL;
     fetch->n_hits++;
-    return true;
+    if (!moves) return found;
+    memmove(fetch->buffer + (size_t)moved.page * PAGE, fetch->buffer + (size_t)found->page * PAGE,
+            (size_t)moved.n_pages * PAGE);
+    remove_key(fetch, moved.key);
+    moved.read = NULL;
+    return keep(fetch, &moved, true);
+}
+
+// Begins to read pages of an extent, from page `first` on, to where there is room; NULL: nowhere.
+static const struct kept *begin_read(struct batch *batch, struct store_extent extent,
+                                     uint32_t first, struct kept *kept, bool stays)
+{
+    struct fetch *fetch = batch->fetch;
+    if (!take_pages(batch, kept->n_pages, &kept->page)) return NULL;
+    kept->read = &fetch->reads[fetch->n_reads++ % fetch->n_pages];
+    *kept->read = (struct store_read){
+        .extent = extent,
+        .page = first,
+        .n_pages = kept->n_pages,
+        .at = fetch->buffer + (size_t)kept->page * PAGE,
+    };
+    batch->n_reads++;
+    return keep(fetch, kept, stays);
 }
 
 // False when the buffer holds no more.
@@ -181,27 +228,21 @@ static bool resolve(struct batch *batch, const struct segments *segments,
     const uint32_t *begins =
         selector_ops->unit_begins(segment_index(segments, want->segment, head));
     const size_t row_bytes = class->k_row_bytes + class->v_row_bytes;
-    const size_t first = begins[want->unit] * row_bytes, end = begins[want->unit_end] * row_bytes;
-    const uint32_t page = (uint32_t)(first / PAGE);
-    const uint32_t n_pages = (uint32_t)((end + PAGE - 1) / PAGE) - page;
+    const size_t begin = begins[want->unit] * row_bytes, end = begins[want->unit_end] * row_bytes;
+    const uint32_t first = (uint32_t)(begin / PAGE);
     const bool stays = want->run != want->run_end;
-    const uint64_t key = unit_key(segments, want->segment, head, want->unit);
-    if (n_pages > pages_left(batch)) return false;
-    if (stays && find_kept(batch, want, key)) return true;
-
-    const uint32_t to = give_pages(fetch, n_pages);
-    const uint32_t skip_bytes = (uint32_t)(first % PAGE);
-    batch->n_pages += n_pages;
-    keep(fetch, key, to, n_pages, skip_bytes);
-    if (stays)
-        fetch->table[find_place(fetch, key)] = (uint32_t)((fetch->n_in - 1) % fetch->n_pages) + 1;
-    want->rows = fetch->buffer + (size_t)to * PAGE + skip_bytes;
-    fetch->reads[batch->n_reads++] = (struct store_read){
-        .extent = want->segment->extents[head],
-        .page = page,
-        .n_pages = n_pages,
-        .at = fetch->buffer + (size_t)to * PAGE,
+    struct kept kept = {
+        .key = unit_key(segments, want->segment, head, want->unit),
+        .n_pages = (uint32_t)((end + PAGE - 1) / PAGE) - first,
+        .skip_bytes = (uint32_t)(begin % PAGE),
     };
+    if (kept.n_pages > pages_left(batch)) return false;
+    const struct kept *found = stays ? find_kept(fetch, kept.key) : NULL;
+    found = found != NULL ? hold(batch, found)
+                          : begin_read(batch, want->segment->extents[head], first, &kept, stays);
+    if (found == NULL) return false;
+    want->rows = fetch->buffer + (size_t)found->page * PAGE + found->skip_bytes;
+    want->read = found->read;
     return true;
 }
 
@@ -209,33 +250,56 @@ static bool resolve(struct batch *batch, const struct segments *segments,
 static void forget_all(struct fetch *fetch)
 {
     memset(fetch->table, 0, fetch->n_table * sizeof *fetch->table);
-    fetch->n_out = fetch->n_in;
+}
+
+// The batch's reads are the latest in their ring, whose end may lie between them.
+static fathom_status submit(struct fetch *fetch, const struct segments *segments, uint32_t n)
+{
+    const struct store_ops *ops = segments->store_ops;
+    const uint32_t first = (uint32_t)((fetch->n_reads - n) % fetch->n_pages);
+    const uint32_t n_first = n < fetch->n_pages - first ? n : fetch->n_pages - first;
+    fathom_status status = ops->submit(segments->store, fetch->reads + first, n_first);
+    if (status >= 0 && n > n_first)
+        status = ops->submit(segments->store, fetch->reads, n - n_first);
+    if (status < 0) forget_all(fetch);
+    return status;
 }
 
 fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
                           const struct selector_ops *selector_ops, uint32_t layer_head,
-                          uint32_t first, uint32_t *n)
+                          uint32_t first, int64_t deadline_ns, uint32_t *n)
 {
+    const struct store_ops *ops = segments->store_ops;
     struct batch batch = {.fetch = fetch};
     uint32_t i = first;
-    while (i < fetch->n_wants &&
-           resolve(&batch, segments, selector_ops, layer_head, &fetch->wants[i]))
-        i++;
-    *n = i - first;
-    if (*n == 0)
-        return status_set(FATHOM_ENOMEM,
-                          "a unit does not fit into %u pages of RAM for units from "
-                          "disk: raise kv.host_bytes",
-                          fetch->n_pages);
-    fathom_status status =
-        segments->store_ops->submit(segments->store, fetch->reads, batch.n_reads);
-    if (status < 0) forget_all(fetch);
-    return status;
+    // What was left behind may have come by now. Whoever wants it will see if it failed.
+    (void)ops->wait(segments->store, 0);
+    for (;;) {
+        while (i < fetch->n_wants &&
+               resolve(&batch, segments, selector_ops, layer_head, &fetch->wants[i]))
+            i++;
+        *n = i - first;
+        if (*n > 0) return submit(fetch, segments, batch.n_reads);
+        if (!batch.blocked) break;
+        if (ops->wait(segments->store, deadline_ns) == FATHOM_IN_PROGRESS) return FATHOM_OK;
+        batch.blocked = false;
+    }
+    return status_set(FATHOM_ENOMEM,
+                      "a unit does not fit into %u pages of RAM for units from "
+                      "disk: raise kv.host_bytes",
+                      fetch->n_pages);
 }
 
-fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments)
+fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments, uint32_t first,
+                         uint32_t n, int64_t deadline_ns)
 {
-    const fathom_status status = segments->store_ops->wait(segments->store, INT64_MAX);
-    if (status < 0) forget_all(fetch);
-    return status;
+    const struct store_ops *ops = segments->store_ops;
+    bool failed = false;
+    // An error may be of what was left behind, and nobody's who waits now.
+    (void)ops->wait(segments->store, deadline_ns);
+    for (uint32_t i = first; i < first + n; i++)
+        failed = failed || (fetch->wants[i].read != NULL && fetch->wants[i].read->status < 0);
+    if (!failed) return FATHOM_OK;
+    forget_all(fetch);
+    return ops->wait(segments->store, INT64_MAX);
 }

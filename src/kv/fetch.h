@@ -1,6 +1,7 @@
 // Rows of spilled segments on their way back: what a step wants of them, the reads, and the RAM in
 // which units stay for the next steps (first in, first out; what is used again when its turn comes
-// is kept by moving it to the front).
+// is kept by moving it to the front). A step that has a deadline may leave reads behind: they go
+// on, and their pages are given to nobody else until they are done.
 
 #ifndef FATHOM_SRC_KV_FETCH_H
 #define FATHOM_SRC_KV_FETCH_H
@@ -17,14 +18,16 @@ struct want {
     uint32_t unit_end;
     uint32_t run;
     uint32_t run_end;
-    const uint8_t *rows; // of `unit`, once resolved
+    const uint8_t *rows;           // of `unit`, once resolved
+    const struct store_read *read; // that brings them; NULL: they are there
 };
 
 struct kept {
     uint64_t key;
     uint32_t page; // first, in the buffer
     uint32_t n_pages;
-    uint32_t skip_bytes; // rows begin that far into the first page
+    uint32_t skip_bytes;     // rows begin that far into the first page
+    struct store_read *read; // that brought it, or is to; NULL: it was moved
 };
 
 struct fetch {
@@ -36,10 +39,13 @@ struct fetch {
     uint64_t n_out;           // and taken from it
     uint32_t *table;          // [n_table] hash of keys: entry % n_pages + 1; 0: empty
     uint32_t n_table;         // a power of two
-    struct store_read *reads; // [n_pages]
+    struct store_read *reads; // [n_pages], a ring: a place is used again after its entry
+    uint64_t n_reads;         // put into that ring so far
     struct want *wants;       // [n_wants_max]
     uint32_t n_wants;
     uint32_t n_wants_max;
+    struct left_unit *left; // [n_wants_max] of the step, in the order of wants: not there in time
+    uint32_t n_left;
     uint64_t n_hits;
 };
 
@@ -47,13 +53,22 @@ struct fetch {
 FATHOM_MUST_USE fathom_status fetch_open(struct fetch *fetch, size_t bytes, uint32_t n_wants_max);
 void fetch_close(struct fetch *fetch);
 // Bytes that fetch_open takes beside a buffer of that many.
-size_t fetch_table_bytes(size_t bytes);
+size_t fetch_table_bytes(size_t bytes, uint32_t n_wants_max);
 
 // Resolves wants from `first` on, as many as the buffer holds at once, and begins to read what is
-// not there; *n of them. layer_head: KV head 0 of the layer. fetch_wait waits for the reads.
+// not there; *n of them. Where reads that were left behind are in the way of all, waits for these
+// up to the deadline: *n is 0 if it passes. layer_head: KV head 0 of the layer.
 FATHOM_MUST_USE fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
                                           const struct selector_ops *selector_ops,
-                                          uint32_t layer_head, uint32_t first, uint32_t *n);
-FATHOM_MUST_USE fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments);
+                                          uint32_t layer_head, uint32_t first, int64_t deadline_ns,
+                                          uint32_t *n);
+// Waits for the rows of n wants from `first` on, up to the deadline; fetch_has says which are
+// there.
+FATHOM_MUST_USE fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments,
+                                         uint32_t first, uint32_t n, int64_t deadline_ns);
+static inline bool fetch_has(const struct want *want)
+{
+    return want->rows != NULL && (want->read == NULL || want->read->status == FATHOM_OK);
+}
 
 #endif

@@ -97,6 +97,11 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
                           (double)kv->threshold);
     FATHOM_TRY(check_share("kv.coverage", kv->coverage, 1.0f));
     FATHOM_TRY(check_share("kv.verify_share", kv->verify_share, 1.0f));
+    if (kv->disk_deadline_us > 0 && !kv->estimate)
+        return status_set(FATHOM_EINVAL,
+                          "kv.disk_deadline_us=%u (--kv-deadline) needs kv.estimate (--kv-estimate "
+                          "on), which stands in for what comes too late",
+                          kv->disk_deadline_us);
     if (kv->disk_bytes > 0 && kv->disk_path == NULL)
         return status_set(FATHOM_EINVAL, "kv.disk_bytes needs kv.disk_path, a directory");
     if ((kv->mode == FATHOM_KV_STREAM || kv->mode == FATHOM_KV_SPARSE) && p->n_window != 0)

@@ -29,8 +29,9 @@ struct sealed_part {
 
 struct sealed_parts {
     uint32_t n_tokens;
-    uint32_t n_parts;  // so far
-    uint32_t n_shares; // of the sealed rows
+    uint32_t n_parts;    // so far
+    uint32_t n_shares;   // of the sealed rows
+    int64_t deadline_ns; // for rows on disk, where the engine has one, from the first pick on
 };
 
 // Values of engine->parts that steps of up to n_step_max tokens need.
@@ -38,9 +39,12 @@ size_t sealed_part_values(const fathom_engine *engine);
 
 struct sealed_parts sealed_parts_begin(const fathom_engine *engine, uint32_t n_tokens);
 struct sealed_part sealed_add_part(fathom_engine *engine, struct sealed_parts *parts);
+struct sealed_part sealed_part_at(const fathom_engine *engine, const struct sealed_parts *parts,
+                                  uint32_t i);
 
 // Tokens first .. first + n - 1 of the step over what engine->selections add; accumulate: to what
-// an earlier round attended to.
+// an earlier round attended to. Units that miss the deadline of a step of one token are left out,
+// of engine->selections too: they are engine->fetch.left, and no pick may follow.
 FATHOM_MUST_USE fathom_status sealed_attend_picked(fathom_engine *engine, struct slot *slot,
                                                    uint32_t layer, uint32_t first, uint32_t n,
                                                    bool accumulate, struct sealed_parts *parts);
@@ -58,5 +62,7 @@ const float *sealed_merge(fathom_engine *engine, const struct sealed_parts *part
 // Fill engine->fetch.wants, by KV head, with what lies on disk.
 void wants_picked(fathom_engine *engine, const struct slot *slot);
 void wants_all(fathom_engine *engine, const struct slot *slot, uint32_t layer);
+// Those of wants first .. first + n - 1 that are not there become engine->fetch.left.
+void wants_leave(fathom_engine *engine, uint32_t first, uint32_t n);
 
 #endif

@@ -77,8 +77,7 @@ static uint64_t disk_table_bytes(const fathom_engine *engine, const struct sizes
     const uint64_t n_file_pages = engine->params.kv.disk_bytes / STORE_PAGE_BYTES;
     const uint64_t n_pages = n_rows_pages < n_file_pages ? n_rows_pages : n_file_pages;
     return (s->n_small + s->n_merged) * n_heads * sizeof(struct store_extent) +
-           n_pages * STORE_PAGE_RAM_BYTES + n_extents * STORE_EXTENT_RAM_BYTES +
-           s->n_wants_max * sizeof(struct want);
+           n_pages * STORE_PAGE_RAM_BYTES + n_extents * STORE_EXTENT_RAM_BYTES;
 }
 
 static fathom_status check_least(const fathom_engine *engine, const struct sizes *s, uint64_t least)
@@ -114,8 +113,8 @@ fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
         s->n_wants_max = least_of(s->n_merged, engine->n_sealed_max) * engine->params.n_kv_heads *
                          ops->units_max(engine->selector, kv->n_merged);
         s->fetch_bytes = limited ? kv->host_bytes / FETCH_SHARE : 1ull << 30;
-        s->working_bytes +=
-            disk_table_bytes(engine, s) + s->fetch_bytes + fetch_table_bytes(s->fetch_bytes);
+        s->working_bytes += disk_table_bytes(engine, s) + s->fetch_bytes +
+                            fetch_table_bytes(s->fetch_bytes, s->n_wants_max);
     }
     s->n_merged_ram = s->n_merged;
     if (!limited) return FATHOM_OK;

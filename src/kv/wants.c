@@ -1,4 +1,4 @@
-// What a step wants of spilled segments, unit by unit or in long pieces.
+// What a step wants of spilled segments, unit by unit or in long pieces, and what it goes without.
 
 #include "src/kv/sealed.h"
 
@@ -64,4 +64,17 @@ void wants_all(fathom_engine *engine, const struct slot *slot, uint32_t layer)
         for (uint32_t i = 0; i < slot->n_sealed; i++)
             if (slot->sealed[i].segment->rows_place == SLAB_NONE)
                 want_segment(engine, slot, layer, kv_head, i);
+}
+
+void wants_leave(fathom_engine *engine, uint32_t first, uint32_t n)
+{
+    struct fetch *fetch = &engine->fetch;
+    for (uint32_t i = first; i < first + n; i++) {
+        const struct want *want = &fetch->wants[i];
+        struct selection *s = &engine->selections[want->kv_head];
+        if (fetch_has(want)) continue;
+        fetch->left[fetch->n_left++] = (struct left_unit){want->kv_head, want->sealed, want->unit};
+        for (uint32_t run = want->run; run < want->run_end; run++)
+            s->n_rows -= s->runs[run].n_rows;
+    }
 }

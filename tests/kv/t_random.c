@@ -42,6 +42,7 @@ struct tally {
     size_t n_merging;
     size_t n_growing; // walks whose budgets grew
     size_t n_budgets; // that were set
+    size_t n_late;    // units
 };
 
 // ---- Engines ------------------------------------------------------------------------------------
@@ -112,6 +113,18 @@ static void draw_budgets(struct walk *w, struct fathom_kv_params *kv)
     w->naive.partial = true;
 }
 
+// A disk that is always too slow. What stands in is within the bound if both are of units: tokens
+// of the second stage may bound a unit more closely.
+static void make_late(struct walk *w, struct fathom_kv_params *kv)
+{
+    if (w->budgets != BUDGETS_PARTIAL || chance(&w->rng, 50)) return;
+    kv->mode = FATHOM_KV_SPARSE;
+    kv->stage2_bits = 0;
+    kv->n_merged = 2 * kv->n_segment;
+    kv->estimate = true;
+    kv->disk_deadline_us = 1;
+}
+
 // A disk, with just enough RAM that all else must go there, and sometimes too small itself.
 static void open_with_disk(struct walk *w, struct fathom_engine_params *p)
 {
@@ -160,11 +173,12 @@ static void open_walk(struct walk *w, uint64_t walk_seed)
     draw_shape(&w->rng, &p);
     draw_kv(&w->rng, &p.kv);
     draw_budgets(w, &p.kv);
+    make_late(w, &p.kv);
     const bool partial = w->naive.partial;
     if (p.kv.mode == FATHOM_KV_AUTO) p.kv.device_bytes = 1 << 20;
     naive_init(&w->naive, &p, walk_seed);
     w->naive.partial = partial;
-    if (p.kv.mode != FATHOM_KV_AUTO && chance(&w->rng, 40))
+    if (p.kv.mode != FATHOM_KV_AUTO && (p.kv.disk_deadline_us > 0 || chance(&w->rng, 40)))
         open_with_disk(w, &p);
     else
         check_ok(fathom_engine_open(w->device, &p, &w->engine));
@@ -190,6 +204,7 @@ static void close_walk(struct walk *w, struct tally *tally)
     tally->n_spilling += stats.disk_bytes_read > 0;
     tally->n_merging += stats.merge_s > 0.0;
     tally->n_growing += stats.n_rounds > stats.n_steps_picked;
+    tally->n_late += stats.late_units;
     for (uint32_t i = 0; i < w->n_seqs; i++)
         check_ok(fathom_seq_free(w->engine, w->seqs[i].seq));
     check_ok(fathom_engine_stats(w->engine, &stats));
@@ -334,12 +349,13 @@ static void test_walks(void **state)
             move(&w, &tally);
         close_walk(&w, &tally);
     }
-    printf("%zu steps, %zu outputs compared; %zu budgets set; %zu found no room; walks that merged "
-           "%zu, spilled %zu, raised budgets %zu\n",
-           tally.n_steps, tally.n_compared, tally.n_budgets, tally.n_full, tally.n_merging,
-           tally.n_spilling, tally.n_growing);
-    assert_true(n_steps_wanted < STEPS || (tally.n_merging > 0 && tally.n_spilling > 0 &&
-                                           tally.n_growing > 0 && tally.n_budgets > 0));
+    printf("%zu steps, %zu outputs compared; %zu budgets set; %zu found no room; %zu late units; "
+           "walks that merged %zu, spilled %zu, raised budgets %zu\n",
+           tally.n_steps, tally.n_compared, tally.n_budgets, tally.n_full, tally.n_late,
+           tally.n_merging, tally.n_spilling, tally.n_growing);
+    assert_true(n_steps_wanted < STEPS ||
+                (tally.n_merging > 0 && tally.n_spilling > 0 && tally.n_growing > 0 &&
+                 tally.n_budgets > 0 && tally.n_late > 0));
 }
 
 int main(int argc, char **argv)

@@ -60,6 +60,9 @@ static void t_errors(void **state)
         {"--kv-disk -1", "--kv-disk"},
         {"--kv-disk-path /tmp", "--kv-disk-path /tmp"},
         {"--kv-disk-writes-per-day x", "--kv-disk-writes-per-day"},
+        {"--kv-deadline -1", "--kv-deadline -1"},
+        {"--kv-deadline 1 --deterministic", "--deterministic"},
+        {"--kv-mode sparse --kv-deadline 1", "--kv-estimate"},
         {"--kv-verify 2", "--kv-verify 2"},
         {"--kv-dense-layers 1M", "--kv-dense-layers 1M"},
         {"--kv-mode sparse --kv-vram 64K", "--kv-vram"},
@@ -105,7 +108,7 @@ static void t_documents(void **state)
             if (strstr(text, flag) == NULL) fail_msg("%s is not in %s", flag, names[i]);
             n_flags++;
         }
-        assert_int_equal(n_flags, 26);
+        assert_int_equal(n_flags, 27);
         free(text);
     }
     free(page);
