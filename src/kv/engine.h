@@ -124,7 +124,7 @@ struct fathom_engine {
     float *tap_rows; // [n_step_max, n_heads, d_k or d_v], from the first tap on
 
     struct fathom_kv_stats stats;
-    char plan[512];
+    char plan[640];
 };
 
 // ---- params.c -----------------------------------------------------------------------------------

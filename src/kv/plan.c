@@ -179,7 +179,7 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
     const double gib = 1 << 30;
-    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], disk[64] = "no disk";
+    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], disk[192] = "no disk";
     if (!engine->tiered) {
         snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
                  (double)tail_token_bytes(engine) * p->n_tokens_max / gib);

@@ -130,6 +130,9 @@ static void close_pair(struct pair *pair, bool on_disk)
     fathom_kv_stats_init(&stats);
     check_ok(fathom_engine_stats(pair->tiered, &stats));
     assert_int_equal(stats.disk_bytes_read > 0, on_disk);
+    // The plan says how the disk is read, to the end.
+    const char *plan = fathom_engine_plan(pair->tiered);
+    assert_true(!on_disk || strcmp(plan + strlen(plan) - strlen(" 128 deep"), " 128 deep") == 0);
     fathom_engine_close(&pair->dense);
     fathom_engine_close(&pair->tiered);
     fathom_device_close(&pair->device);
