@@ -179,6 +179,7 @@ static int run_length(struct rig *rig, const struct niah_options *options,
     snprintf(label, sizeof label, "niah %u", result->n_tokens);
     struct progress progress;
     progress_begin(&progress, label, "tokens", n_texts * n_text);
+    progress_laps(&progress, n_text);
     int code = EXIT_GOOD;
     for (size_t i = 0; i < n_texts && code == EXIT_GOOD; i++) {
         size_t n_left = options->n_questions - result->n_questions;

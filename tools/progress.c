@@ -3,6 +3,7 @@
 #include "tools/progress.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "tools/timer.h"
@@ -10,6 +11,9 @@
 #define FIRST_MS    1000.0  // shorter work shows nothing
 #define TERMINAL_MS 200.0   // between two updates of the line on a terminal
 #define PLAIN_MS    10000.0 // between two lines elsewhere
+// Before either is done, nothing is said of the rest.
+#define ETA_MS    5000.0
+#define ETA_SHARE 0.05
 
 void progress_begin(struct progress *progress, const char *label, const char *unit, uint64_t total)
 {
@@ -22,39 +26,96 @@ void progress_begin(struct progress *progress, const char *label, const char *un
     };
 }
 
-// Milliseconds that the rest will take. In attention a unit costs the more the more there are
-// before it, so the time of n units is taken as a n + b n^2, through now and an earlier mark.
+void progress_laps(struct progress *progress, uint64_t lap)
+{
+    progress->lap = lap;
+}
+
+static uint64_t units_of_lap(const struct progress *progress)
+{
+    return progress->lap > 0 ? progress->lap : progress->total;
+}
+
+// Milliseconds a unit from a mark to a later one, and where in the work that is about.
+struct pace {
+    double unit_ms;
+    double at;
+};
+
+static struct pace pace_between(const struct progress_mark *a, const struct progress_mark *b)
+{
+    double n = (double)(b->done - a->done);
+    return (struct pace){n > 0 ? (b->ms - a->ms) / n : 0, ((double)a->done + (double)b->done) / 2};
+}
+
+// By how much a unit costs more than the one before it. In attention it does, evenly; other work
+// becomes dearer at once, where sealing begins, say, and then no more. Of two rises in a row the
+// smaller one is what goes on.
+static double find_growth(const struct pace *first, const struct pace *middle,
+                          const struct pace *last)
+{
+    double early = (middle->unit_ms - first->unit_ms) / (middle->at - first->at);
+    double late = (last->unit_ms - middle->unit_ms) / (last->at - middle->at);
+    double growth = early < late ? early : late;
+    return growth > 0 ? growth : 0;
+}
+
+// Of the first lap, from now on to its end.
+static double estimate_lap_ms(const struct progress *progress, const struct progress_mark *now)
+{
+    const struct progress_mark *marks = progress->marks;
+    const double n = (double)now->done, end = (double)units_of_lap(progress);
+    const struct pace last = pace_between(&marks[2], now);
+    double growth = 0;
+    if (marks[0].done > 0) {
+        const struct pace first = pace_between(&marks[0], &marks[1]);
+        const struct pace middle = pace_between(&marks[1], &marks[2]);
+        growth = find_growth(&first, &middle, &last);
+    }
+    return (end - n) * (last.unit_ms + growth * ((end + n) / 2 - last.at));
+}
+
 static double estimate_rest_ms(const struct progress *progress, double elapsed_ms)
 {
-    double n = (double)progress->done, total = (double)progress->total;
-    double mark = (double)progress->mark;
-    double growth = 0;
-    if (mark > 0 && mark < n) growth = (elapsed_ms / n - progress->mark_ms / mark) / (n - mark);
-    if (growth < 0) growth = 0;
-    double first = elapsed_ms / n - growth * n;
-    return (total - n) * (first + growth * (total + n));
+    const struct progress_mark now = {progress->done, elapsed_ms};
+    const double lap = (double)units_of_lap(progress);
+    const double n_laps = ((double)progress->total - (double)progress->lap_begin.done - lap) / lap;
+    if (progress->lap_ms > 0) {
+        const double left_ms = progress->lap_begin.ms + progress->lap_ms - elapsed_ms;
+        return (left_ms > 0 ? left_ms : 0) + n_laps * progress->lap_ms;
+    }
+    const double left_ms = estimate_lap_ms(progress, &now);
+    return left_ms + n_laps * (elapsed_ms + left_ms);
 }
 
 static void show(const struct progress *progress, double elapsed_ms)
 {
+    const double share = (double)progress->done / (double)progress->total;
     double rate = (double)progress->done / elapsed_ms * 1e3;
-    uint64_t rest_s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
-    fprintf(stderr, "%sfathom: %s: %llu of %llu %s (%.0f %%), %.1f %s/s, ETA %llu:%02llu%s",
+    char eta[48] = "";
+    if (share >= ETA_SHARE || elapsed_ms >= ETA_MS) {
+        uint64_t rest_s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
+        snprintf(eta, sizeof eta, ", ETA %llu:%02llu", (unsigned long long)(rest_s / 60),
+                 (unsigned long long)(rest_s % 60));
+    }
+    fprintf(stderr, "%sfathom: %s: %llu of %llu %s (%.0f %%), %.1f %s/s%s%s",
             progress->terminal ? "\r\033[K" : "", progress->label,
             (unsigned long long)progress->done, (unsigned long long)progress->total, progress->unit,
-            100.0 * (double)progress->done / (double)progress->total, rate, progress->unit,
-            (unsigned long long)(rest_s / 60), (unsigned long long)(rest_s % 60),
-            progress->terminal ? "" : "\n");
+            100.0 * share, rate, progress->unit, eta, progress->terminal ? "" : "\n");
 }
 
-// Keeps a mark that lies well before now: half of what was done when it was last moved on.
-static void move_mark(struct progress *progress, double elapsed_ms)
+static void move_marks(struct progress *progress, double elapsed_ms)
 {
-    if (progress->done < 2 * progress->next_mark) return;
-    progress->mark = progress->next_mark;
-    progress->mark_ms = progress->next_mark_ms;
-    progress->next_mark = progress->done;
-    progress->next_mark_ms = elapsed_ms;
+    const struct progress_mark now = {progress->done, elapsed_ms};
+    struct progress_mark *marks = progress->marks;
+    if (now.done >= 2 * marks[PROGRESS_MARKS - 1].done) {
+        memmove(marks, marks + 1, (PROGRESS_MARKS - 1) * sizeof *marks);
+        marks[PROGRESS_MARKS - 1] = now;
+    }
+    if (now.done >= progress->lap_begin.done + units_of_lap(progress)) {
+        progress->lap_ms = elapsed_ms - progress->lap_begin.ms;
+        progress->lap_begin = now;
+    }
 }
 
 void progress_add(struct progress *progress, uint64_t n)
@@ -65,7 +126,7 @@ void progress_add(struct progress *progress, uint64_t n)
     if (progress->done == 0) return;
     double now_ms = timer_now_ms();
     double elapsed_ms = now_ms - progress->start_ms;
-    move_mark(progress, elapsed_ms);
+    move_marks(progress, elapsed_ms);
     double pause_ms = progress->terminal ? TERMINAL_MS : PLAIN_MS;
     if (elapsed_ms < FIRST_MS) return;
     if (progress->shown_ms > 0 && now_ms - progress->shown_ms < pause_ms) return;
