@@ -47,7 +47,7 @@ static void open_engine(fathom_device *device, struct fathom_engine_params *p,
     p->kv.host_bytes = 8 << 20;
     while ((status = fathom_engine_open(device, p, engine)) == FATHOM_ENOMEM) {
         assert_non_null(strstr(fathom_last_error(), "--kv-ram"));
-        p->kv.host_bytes += p->kv.host_bytes / 32;
+        p->kv.host_bytes += p->kv.host_bytes / 8;
     }
     check_ok(status);
     printf("%s\n", fathom_engine_plan(*engine));
