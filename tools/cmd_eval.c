@@ -21,9 +21,9 @@ int cmd_eval(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
         if (strcmp(name, tasks[i].name) == 0) return tasks[i].run(argc - 1, argv + 1);
+    if (argc < 2) return say_error("eval: no task; see fathom eval --help");
     if (strcmp(name, "--help") != 0 && strcmp(name, "-h") != 0)
-        return say_error("eval: %s \"%s\"; see fathom eval --help",
-                         argc > 1 ? "unknown task" : "no task", name);
+        return say_error("eval: unknown task \"%s\"; see fathom eval --help", name);
     printf("fathom eval TASK [flags]\n\n");
     for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
         printf("  %-12s %s\n", tasks[i].name, tasks[i].text);

@@ -192,7 +192,6 @@ static int continue_text(struct generator *generator, struct bytes *reply)
     for (int64_t n = 0; generator->n_predict < 0 || n < generator->n_predict; n++) {
         int32_t id;
         SAY_TRY(pick(generator, &id));
-        generator->n_eval++;
         if (fathom_token_ends(rig->model, id)) return EXIT_GOOD;
         SAY_TRY(print(generator, id, reply));
         if (interrupt_seen()) return EXIT_INTERRUPTED;
@@ -203,6 +202,7 @@ static int continue_text(struct generator *generator, struct bytes *reply)
             return EXIT_GOOD;
         }
         SAY_TRY(feed(generator, &id, 1, NULL));
+        generator->n_eval++;
     }
     return EXIT_GOOD;
 }
@@ -215,7 +215,7 @@ int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids
     int code = continue_text(generator, reply);
     generator->eval_ms += timer_now_ms() - start_ms;
     if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
-    int end_code = output_end(&generator->output, generator->end_lines || code != EXIT_GOOD);
+    int end_code = output_end(&generator->output, generator->end_lines);
     return code != EXIT_GOOD ? code : end_code;
 }
 

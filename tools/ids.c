@@ -10,6 +10,8 @@
 #include "tools/block.h"
 #include "tools/say.h"
 
+enum { SHOWN_MAX = 24 }; // characters of a bad id
+
 static int reserve(struct ids *ids, size_t n_more)
 {
     return block_grow(&ids->data, &ids->capacity, ids->n + n_more, sizeof *ids->data);
@@ -32,11 +34,14 @@ static int parse_ids(struct ids *ids, const char *text, const char *path, uint32
         char *end;
         errno = 0;
         long long id = strtoll(text, &end, 10);
+        int shown = (int)strcspn(text, " \t\n\v\f\r");
+        if (shown > SHOWN_MAX) shown = SHOWN_MAX;
         if (end == text || (*end != '\0' && !isspace((unsigned char)*end)))
-            return say_error("%s: id %zu is not a whole number", path, ids->n + 1);
+            return say_error("%s: \"%.*s\", at place %zu, is not a whole number", path, shown, text,
+                             ids->n + 1);
         if (errno != 0 || id < 0 || id >= (long long)n_vocab)
-            return say_error("%s: id %zu is outside the vocabulary (0 to %u)", path, ids->n + 1,
-                             n_vocab - 1);
+            return say_error("%s: %.*s, at place %zu, is outside the vocabulary (0 to %u)", path,
+                             shown, text, ids->n + 1, n_vocab - 1);
         int32_t value = (int32_t)id;
         SAY_TRY(ids_append(ids, &value, 1));
         text = end;

@@ -39,7 +39,7 @@ fathom_status pretoken_open(const char *name, size_t name_bytes, struct pretoken
                           "tokenizer.ggml.pre \"%.*s\" is not known; if it equals a known one, say "
                           "so with --override-kv tokenizer.ggml.pre=str:NAME (NAME: default, "
                           "gpt-2, llama-bpe, qwen2, tekken, deepseek-coder, deepseek-llm, "
-                          "starcoder, falcon)",
+                          "starcoder, refact, falcon)",
                           (int)(name_bytes < 64 ? name_bytes : 64), name);
 
     struct pretoken *pretoken;

@@ -209,7 +209,7 @@ static void t_run_answers(void **state)
     cli_expect_good(cli);
     assert_string_equal(cli.out, "48213");
     assert_non_null(strstr(cli.err, "prompt eval time ="));
-    assert_non_null(strstr(cli.err, "/     5 runs"));
+    assert_non_null(strstr(cli.err, "/     4 runs"));
     assert_null(strstr(cli.err, "seed =")); // plays no part
     assert_string_equal(cli_run("run -m $M --ids %s -n 5 --temp 0", cli_ids_file()).out, "48213");
     assert_string_equal(cli_run("run -m $M -n 5 --temp 0 -b 7 <%s", cli_prompt_file()).out,
@@ -254,7 +254,7 @@ static void t_context_ends_generation(void **state)
     struct cli cli = cli_run("run -m $M -p x -c 8 --ignore-eos --temp 0");
     cli_expect_good(cli);
     assert_non_null(strstr(cli.err, "context of 8 tokens is full"));
-    assert_non_null(strstr(cli.err, "/     7 runs"));
+    assert_non_null(strstr(cli.err, "/     6 runs"));
 }
 
 // Tokens that a run fed as prompts, from its report.
@@ -333,15 +333,13 @@ static void t_interrupt(void **state)
     ssize_t n = read(fd, text, 1); // generation has begun
     assert_int_equal(n, 1);
     assert_int_equal(kill(pid, SIGINT), 0);
-    char last = text[0];
-    while ((n = read(fd, text, sizeof text)) > 0)
-        last = text[n - 1];
+    while (read(fd, text, sizeof text) > 0)
+        continue;
     close(fd);
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 130);
-    assert_int_equal(last, '\n');
     size_t bytes;
     char *err = cli_read_file(cli_path("err"), &bytes);
     assert_non_null(strstr(err, "eval time ="));

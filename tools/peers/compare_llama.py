@@ -16,6 +16,7 @@ goal is missed. Where llama-cpp-python is not installed the script says so.
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import statistics
@@ -189,6 +190,7 @@ def run_speed(args):
 
 
 def main():
+    faulthandler.enable()  # an illegal instruction in llama.cpp is told of: README.md has the remedy
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fathom", default=os.path.join(ROOT, "build/release/tools/fathom"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
