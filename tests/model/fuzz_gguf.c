@@ -187,7 +187,7 @@ static void fuzz(const char *name, int file, size_t file_bytes, const struct byt
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     rng_init(&rng, seed);
-    for (size_t i = 0; i < n_mutants / 3; i++) {
+    for (size_t i = 0; i < (n_mutants + 2) / 3; i++) {
         size_t bytes = file_bytes;
         mutant.n = header->n;
         memcpy(mutant.data, header->data, header->n);
