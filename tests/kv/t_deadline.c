@@ -346,7 +346,14 @@ static void ends(void **state)
     close_rig(&rig); // with reads under way
 }
 
-// Where nothing is late, and where a head reads everything, the deadline changes no bit.
+static void expect_close(const float *got, const float *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        assert_float_equal(got[i], want[i], 1e-5f);
+}
+
+// Where nothing is late the deadline changes no bit. Where a head reads everything it changes
+// nothing but which rounds the units come in, when some are still under way from before.
 static void not_late(void **state)
 {
     static const uint32_t deadlines[] = {0, 60000000, 1};
@@ -362,8 +369,10 @@ static void not_late(void **state)
             queue_fake.holds = j >= 4;
             decode(&rig);
             memcpy(outs[i][j], rig.out, sizeof rig.out);
-            if (deadlines[i] != 1 || j >= 4)
+            if (deadlines[i] != 1)
                 assert_memory_equal(outs[i][j], outs[0][j], sizeof rig.out);
+            else if (j >= 4)
+                expect_close(outs[i][j][0], outs[0][j][0], N_LAYERS * N_HEADS * D);
         }
         if (deadlines[i] != 1) assert_int_equal(stats_of(&rig).late_units, 0);
         close_rig(&rig);
