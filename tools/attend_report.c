@@ -43,6 +43,16 @@ static void add_dense(json_t *json, const struct attend_result *r)
     set(json, "output_error_max", r->error_max);
 }
 
+static void add_coverage(json_t *json, const struct attend_coverage_summary *coverage)
+{
+    json_object_set_new(json, "coverage_steps", json_integer((json_int_t)coverage->n));
+    if (coverage->n == 0) return;
+    set(json, "coverage_median", coverage->verified);
+    set(json, "coverage_bound_median", coverage->bound);
+    set(json, "coverage_estimate_median", coverage->estimate);
+    set(json, "coverage_estimate_error_median", coverage->error);
+}
+
 static json_t *build_json(const struct attend_result *r)
 {
     json_t *stats = kv_report_json(r->run->engine);
@@ -62,6 +72,7 @@ static json_t *build_json(const struct attend_result *r)
     set(json, "memory_gather_gbs", r->speed.gather_gbs);
     set(json, "fill_s", r->run->fill_s);
     set(json, "peak_rss_bytes", peak_rss_bytes());
+    add_coverage(json, &r->coverage);
     if (r->has_dense) add_dense(json, r);
     json_object_set_new(json, "kv_stats", stats);
     return json;
@@ -104,6 +115,15 @@ static void print_dense(const struct attend_result *r)
     print_row("error against dense", text);
 }
 
+static void print_coverage(const struct attend_coverage_summary *coverage)
+{
+    if (coverage->n == 0) return;
+    print_real("coverage of verified steps, median", "", 4, coverage->verified);
+    print_real("of the bound", "", 4, coverage->bound);
+    print_real("of the estimate", "", 4, coverage->estimate);
+    print_real("of what the estimate is off by", "", 4, coverage->error);
+}
+
 static int print_table(const struct attend_result *r)
 {
     struct fathom_kv_stats stats;
@@ -128,6 +148,7 @@ static int print_table(const struct attend_result *r)
     print_real("index scanned", " KiB", 1, (double)stats.scanned_bytes / n / 1024);
     print_real("coverage, estimate", "", 4, stats.coverage_estimate);
     print_real("coverage, bound", "", 4, stats.coverage_bound);
+    print_coverage(&r->coverage);
     print_real("hot rows", " MiB", 1, (double)stats.device_bytes / mib);
     print_real("RAM", " MiB", 1, (double)stats.host_bytes / mib);
     print_real("index, of it", " MiB", 1, (double)stats.index_bytes / mib);

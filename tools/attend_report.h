@@ -16,6 +16,7 @@ struct attend_result {
     double read_bytes; // by one token in one layer: rows and index, from RAM
     double disk_bytes; // from disk
     double p10, median, p90;
+    struct attend_coverage_summary coverage; // of verified steps
 
     bool has_dense; // else what follows is void
     uint32_t dense_layers, dense_tokens;

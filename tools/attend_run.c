@@ -53,6 +53,7 @@ static int open_buffers(struct attend_run *run)
     run->chunk_out = block_new(run->n_step_max, out_values * sizeof(float));
     run->out = block_new(n_steps * run->plan.n_layers, out_values * sizeof(float));
     run->us = block_new(n_steps, sizeof *run->us);
+    SAY_TRY(attend_coverage_open(&run->coverage, n_steps * run->plan.n_layers));
     return run->k != NULL && run->v != NULL && run->q != NULL && run->chunk_out != NULL &&
                    run->out != NULL && run->us != NULL
                ? EXIT_GOOD
@@ -172,6 +173,7 @@ static int ask(struct attend_run *run, uint32_t step, uint32_t token)
         const double start_ms = timer_now_ms();
         SAY_TRY(say_status(fathom_attend(run->engine, run->seq, layer, run->q, out)));
         ms += timer_now_ms() - start_ms;
+        SAY_TRY(attend_coverage_note(&run->coverage, run->engine));
     }
     run->us[step] = ms * 1e3 / run->plan.n_layers;
     SAY_TRY(say_status(fathom_step_end(run->engine, run->seq)));
@@ -204,5 +206,6 @@ void attend_run_close(struct attend_run *run)
     block_free(run->chunk_out);
     block_free(run->out);
     block_free(run->us);
+    attend_coverage_close(&run->coverage);
     *run = (struct attend_run){0};
 }

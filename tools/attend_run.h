@@ -4,6 +4,7 @@
 #define FATHOM_TOOLS_ATTEND_RUN_H
 
 #include "fathom/fathom.h"
+#include "tools/attend_coverage.h"
 #include "tools/kv_source.h"
 
 struct attend_plan {
@@ -23,8 +24,9 @@ struct attend_run {
     struct fathom_seq seq;
     uint32_t n_step_max; // tokens
     float *k, *v, *q, *chunk_out;
-    float *out;        // [n_steps, n_layers, n_heads, d_v]
-    double *us;        // [n_steps] of attention per token and layer, ascending in the end
+    float *out; // [n_steps, n_layers, n_heads, d_v]
+    double *us; // [n_steps] of attention per token and layer, ascending in the end
+    struct attend_coverage coverage;
     double fill_s;     // making rows, appending and sealing
     double seal_us;    // of it sealing and merging, per token and layer
     double prefill_us; // attention per token and layer, mean over the depth

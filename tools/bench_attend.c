@@ -64,8 +64,7 @@ struct bench {
     struct attend_run dense, run;
 };
 
-// ---- Before
-// ---------------------------------------------------------------------------------------
+// ---- Before -------------------------------------------------------------------------------------
 
 static int open_source(struct bench *bench)
 {
@@ -106,8 +105,7 @@ static int choose_plan(struct bench *bench)
     return EXIT_GOOD;
 }
 
-// ---- The dense run
-// --------------------------------------------------------------------------------
+// ---- The dense run ------------------------------------------------------------------------------
 
 // Rows of all layers and tokens if they fit; else fewer layers, and fewer tokens at last. A limit
 // on RAM is meant for the tiers, so this run stays well below it.
@@ -155,8 +153,7 @@ static int run_dense(struct bench *bench, struct attend_result *result)
     return EXIT_GOOD;
 }
 
-// ---- The run asked for
-// ----------------------------------------------------------------------------
+// ---- The run asked for --------------------------------------------------------------------------
 
 // Bytes of a row of K and one of V in codes of `bits`: pieces of 16 bytes, and for V 4 bytes more
 // for each 64 values.
@@ -198,6 +195,7 @@ static int run_asked(struct bench *bench, struct attend_result *result)
     result->p10 = stats_quantile(run->us, n_steps, 0.1);
     result->median = stats_quantile(run->us, n_steps, 0.5);
     result->p90 = stats_quantile(run->us, n_steps, 0.9);
+    result->coverage = attend_coverage_sum_up(&run->coverage);
     return EXIT_GOOD;
 }
 

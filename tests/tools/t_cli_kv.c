@@ -180,6 +180,7 @@ static void t_bench_attend(void **state)
     assert_true(number(json, "output_error_mean") <= number(json, "output_error_max"));
     const json_t *stats = json_object_get(json, "kv_stats");
     assert_true(number(stats, "n_steps") == 4 && number(stats, "scanned_keys") > 0);
+    assert_true(number(json, "coverage_steps") == 0);
     json_decref(json);
     // All rows: the dense outputs, but for the order of sums.
     cli = cli_run("bench attend --layers 1 --ctx 600 -n 4 --kv-mode stream --kv-segment 64,256 "
@@ -228,6 +229,26 @@ static void t_record(void **state)
     assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
     assert_true(number(json, "n_ctx") == (double)(n_prompt + 2));
     assert_true(number(json, "output_error_max") < 1e-4);
+    json_decref(json);
+    // Medians over steps and layers; of one step the mean is the median.
+    json = parse(
+        cli_run("bench attend --record %s --kv-budget 20%% --kv-verify 100%% --no-dense " SMALL
+                "-o json",
+                folder)
+            .out);
+    assert_true(number(json, "coverage_steps") == 2 * 5);
+    assert_true(number(json, "coverage_bound_median") <= number(json, "coverage_median") + 1e-5);
+    assert_in_range(1000 * number(json, "coverage_median"), 1, 1001);
+    json_decref(json);
+    json =
+        parse(cli_run("bench attend --layers 1 --ctx 600 -n 1 --kv-budget 10%% --kv-verify 100%% "
+                      "--no-dense " SMALL "-o json")
+                  .out);
+    const json_t *stats = json_object_get(json, "kv_stats");
+    assert_true(number(json, "coverage_median") == number(stats, "verified_coverage"));
+    assert_true(number(json, "coverage_bound_median") == number(stats, "coverage_bound"));
+    const double off = number(stats, "coverage_estimate") - number(stats, "verified_coverage");
+    assert_true(fabs(number(json, "coverage_estimate_error_median") - fabs(off)) < 1e-6);
     json_decref(json);
     // A file that lacks its end.
     snprintf(path, sizeof path, "%s/layer-1.v.f16", folder);
