@@ -1,0 +1,97 @@
+// What the fathom command refuses, and how it says so: one line that names the thing and the
+// remedy, before a model is loaded where none is needed to tell. argv[1] is the command.
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/check.h"
+#include "tests/tools/cli.h"
+
+static void t_errors(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", "no command"},
+        {"fly", "\"fly\""},
+        {"run --fly", "--fly"},
+        {"run -p x", "-m FILE"},
+        {"run -m /nonexistent -p x", "/nonexistent"},
+        {"run -m $M -p x -n", "-n"},
+        {"run -m $M -p x -n many", "many"},
+        {"run -m $M -p x -b 5g", "5g"},
+        {"run -m $M -p x -b 0", "-b 0"},
+        {"run -m $M -p x -ctk q4_0 -ctv q4_0", "q4_0"},
+        {"run -m $M -p x -ctk f32", "same type"},
+        {"run -m $M -p x --rope-scale -2", "--rope-scale -2"},
+        {"run -m $M -p x --rope-freq-base 1", "--rope-freq-base 1"},
+        {"run -m $M -p x -n -2", "-n -2"},
+        {"run -m $M -p x -s -2", "-s -2"},
+        {"run -m $M -p x --top-p 2", "--top-p 2"},
+        {"run -m $M -p x --min-p 2", "--min-p 2"},
+        {"run -m $M -p x --repeat-penalty 0", "--repeat-penalty 0"},
+        {"run -m $M -p x -t 1025", "-t 1025"},
+        {"run -m $M -p x --batch-size 2m", "--batch-size 2m"},
+        {"run -m $M -p x -c 512m", "-c 536870912"},
+        {"run -m $M -p x -lv 4", "-lv 4"},
+        {"run -m $M -p x -lv -1", "-lv -1"},
+        {"run -m $M --ids /dev/null -lv 0", "no ids"},
+        {"run -m $M -p x --rope-scaling maybe", "maybe"},
+        {"run -m $M -p x --device tpu", "auto|cpu"},
+        {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
+        {"run -m $M -p x --isa ''", "--isa"},
+        {"run -m $M -p x -st", "-cnv"},
+        {"run -m $M -p x -cnv -lv 0", "--chat-template"},
+        {"run -m $M -p x -cnv --chat-template none -lv 0", "llama3"},
+        {"run -m $M -p x --override-kv llama.block_count=int", "llama.block_count"},
+        {"run -m $M -p x --override-kv llama.block_count=int:4096", "39 tensors"},
+        {"run -m $M -p x --override-kv llama.block_count=int:5", "blk.4."},
+        {"run -m $M -f /nonexistent", "/nonexistent"},
+        {"run -m $M -p 'longer than that' -c 8 -lv 0", "-c"},
+        {"run -m $M -p '' --no-bos -lv 0", "empty"},
+        {"run -m $M -p x stray", "stray"},
+        {"tokenize -m $M", "-p TEXT"},
+        {"tokenize -m $M -p x -t 2", "-t"},
+        {"detokenize -m $M --ids /dev/null -dev cpu", "-dev"},
+        {"detokenize -m $M", "--ids"},
+        {"detokenize -m $M --ids $M", "ids"},
+        {"inspect", "FILE"},
+        {"inspect /dev/null", "/dev/null"},
+        {"inspect $M -o md", "text|json"},
+        {"inspect $M -lv 2", "-lv"},
+        {"bench -m $M -o xml", "md|json"},
+        {"bench -m $M -r 0", "-r 0"},
+        {"bench -m $M -p 0 -n 0", "-p or -n"},
+        {"bench -m $M -p 100 -n 0 -c 64", "100 tokens"},
+        {"bench -m $M -p 2 -n 2 -d 4294967295", "4294967297 tokens"},
+        {"perplexity -m $M -p short", "too few"},
+        {"perplexity -m $M -p x -c 0 --override-kv llama.context_length=int:2", "-c 2"},
+        {"perplexity -m $M --kl-divergence", "--kl-divergence-base"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M", "not a file"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M -c 512", "-c"},
+        {"perplexity -m $M --kl-divergence --kl-divergence-base $M --file x", "--file"},
+        {"eval", "no task"},
+        {"eval fly", "fly"},
+        {"eval logits -m $M", "--ids"},
+        {"eval niah -m $M --lengths 4x", "4x"},
+        {"eval niah -m $M --lengths 64", "64"},
+        {"eval niah -m $M --lengths 512 --needles 64", "--needles"},
+        {"eval niah -m $M --lengths 1k,2k -c 1k", "--lengths 2048"},
+        {"eval niah -m $M --min-score 2", "--min-score 2"},
+        {"help fly", "\"fly\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        print_message("fathom %s\n", cases[i][0]);
+        cli_expect_error(cli_run("%s", cases[i][0]), cases[i][1]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    cli_open(argc > 1 ? argv[1] : "fathom");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_errors),
+    };
+    int code = check_run("cli_errors", tests, sizeof tests / sizeof tests[0]);
+    cli_close();
+    return code;
+}
