@@ -111,36 +111,41 @@ out:
     return code;
 }
 
-static int continue_prompt(const struct run *run, struct generator *generator,
-                           const struct bytes *prompt)
+// What is given to the model: a text, or ids.
+struct input {
+    struct bytes text;
+    struct ids ids;
+};
+
+// What can be read without a model, before minutes go by with loading one.
+static int read_input(const struct run *run, struct input *input)
 {
-    const struct rig *rig = generator->rig;
-    struct ids ids = {0};
-    int code = EXIT_GOOD;
-    if (run->options.ids != NULL)
-        SAY_CHECK(ids_append_file(&ids, run->options.ids, rig->info->n_vocab), out);
-    else
-        SAY_CHECK(ids_append_text(&ids, rig->model, prompt->data, prompt->n,
-                                  prompt_tokenize_flags(&run->prompt)),
-                  out);
-    if (run->options.ids != NULL && ids.n == 0) {
-        code = say_error("%s: no ids in it", run->options.ids);
-        goto out;
-    }
-    if (run->options.display_prompt) SAY_CHECK(show_prompt(generator, &ids), out);
-    SAY_CHECK(generate_reply(generator, ids.data, ids.n, NULL), out);
-out:
-    ids_free(&ids);
-    return code;
+    SAY_TRY(generate_check(&run->generate));
+    SAY_TRY(conversation_check(&run->conversation));
+    if (run->options.ids != NULL) return ids_append_file(&input->ids, run->options.ids);
+    return prompt_read(&run->prompt, &input->text);
 }
 
-static int generate(const struct run *run, struct rig *rig, const struct bytes *prompt)
+static int continue_prompt(const struct run *run, struct generator *generator, struct input *input)
+{
+    const struct rig *rig = generator->rig;
+    struct ids *ids = &input->ids;
+    if (run->options.ids != NULL)
+        SAY_TRY(ids_check(ids, run->options.ids, rig->info->n_vocab));
+    else
+        SAY_TRY(ids_append_text(ids, rig->model, input->text.data, input->text.n,
+                                prompt_tokenize_flags(&run->prompt)));
+    if (run->options.display_prompt) SAY_TRY(show_prompt(generator, ids));
+    return generate_reply(generator, ids->data, ids->n, NULL);
+}
+
+static int generate(const struct run *run, struct rig *rig, struct input *input)
 {
     struct generator generator;
     int code = EXIT_GOOD;
     SAY_CHECK(generate_open(&generator, rig, &run->generate), out);
-    code = run->options.converse ? conversation_hold(&generator, &run->conversation, prompt)
-                                 : continue_prompt(run, &generator, prompt);
+    code = run->options.converse ? conversation_hold(&generator, &run->conversation, &input->text)
+                                 : continue_prompt(run, &generator, input);
     if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) generate_report(&generator);
 out:
     generate_close(&generator);
@@ -152,22 +157,22 @@ int cmd_run(int argc, char **argv)
     struct run run = {
         .model = rig_defaults, .generate = generate_defaults(), .record = KV_RECORD_DEFAULTS};
     SAY_TRY(parse(&run, argc, argv));
-    struct bytes prompt = {0};
+    struct input input = {0};
     struct rig rig = {0};
     struct kv_record *record = NULL;
     int code = EXIT_GOOD, record_code;
-    SAY_CHECK(generate_check(&run.generate), out);
-    SAY_CHECK(prompt_read(&run.prompt, &prompt), out);
+    SAY_CHECK(read_input(&run, &input), out);
     SAY_CHECK(rig_open(&rig, &run.model), out);
     if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);
     SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
               out);
-    SAY_CHECK(generate(&run, &rig, &prompt), out);
+    SAY_CHECK(generate(&run, &rig, &input), out);
     code = rig_report(&rig, &run.model);
 out:
     record_code = kv_record_close(&record, code == EXIT_GOOD || code == EXIT_INTERRUPTED);
     if (code == EXIT_GOOD) code = record_code;
     rig_close(&rig);
-    bytes_free(&prompt);
+    ids_free(&input.ids);
+    bytes_free(&input.text);
     return code;
 }

@@ -9,13 +9,15 @@
 #include "tools/rig.h"
 #include "tools/say.h"
 
-static int print_ids(const struct rig *rig, const struct prompt_options *options)
+static int print_ids(const struct rig_options *model, const struct prompt_options *options)
 {
+    struct rig rig = {0};
     struct bytes text = {0};
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(options, &text), out);
-    SAY_CHECK(ids_append_text(&ids, rig->model, text.data, text.n, prompt_tokenize_flags(options)),
+    SAY_CHECK(rig_open_vocabulary(&rig, model), out);
+    SAY_CHECK(ids_append_text(&ids, rig.model, text.data, text.n, prompt_tokenize_flags(options)),
               out);
     for (size_t i = 0; i < ids.n; i++)
         printf("%s%d", i > 0 ? " " : "", ids.data[i]);
@@ -23,6 +25,7 @@ static int print_ids(const struct rig *rig, const struct prompt_options *options
 out:
     ids_free(&ids);
     bytes_free(&text);
+    rig_close(&rig);
     return code;
 }
 
@@ -41,11 +44,7 @@ int cmd_tokenize(int argc, char **argv)
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (prompt.text == NULL && prompt.file == NULL)
         return say_error("no text: give -p TEXT or -f FILE");
-    struct rig rig;
-    int code = rig_open_vocabulary(&rig, &model);
-    if (code == EXIT_GOOD) code = print_ids(&rig, &prompt);
-    rig_close(&rig);
-    return code;
+    return print_ids(&model, &prompt);
 }
 
 struct detokenize_options {
@@ -60,17 +59,21 @@ static const struct flag detokenize_flags[] = {
      "print control tokens too"},
 };
 
-static int print_text(const struct rig *rig, const struct detokenize_options *options)
+static int print_text(const struct rig_options *model, const struct detokenize_options *options)
 {
+    struct rig rig = {0};
     struct ids ids = {0};
     struct bytes text = {0};
     int code = EXIT_GOOD;
-    SAY_CHECK(ids_append_file(&ids, options->ids, rig->info->n_vocab), out);
-    SAY_CHECK(ids_print(ids.data, ids.n, rig->model, options->special, &text), out);
+    SAY_CHECK(ids_append_file(&ids, options->ids), out);
+    SAY_CHECK(rig_open_vocabulary(&rig, model), out);
+    SAY_CHECK(ids_check(&ids, options->ids, rig.info->n_vocab), out);
+    SAY_CHECK(ids_print(ids.data, ids.n, rig.model, options->special, &text), out);
     (void)fwrite(text.data, 1, text.n, stdout); // main asks whether it arrived
 out:
     bytes_free(&text);
     ids_free(&ids);
+    rig_close(&rig);
     return code;
 }
 
@@ -91,9 +94,5 @@ int cmd_detokenize(int argc, char **argv)
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (options.ids == NULL) return say_error("no ids: give --ids FILE");
-    struct rig rig;
-    int code = rig_open_vocabulary(&rig, &model);
-    if (code == EXIT_GOOD) code = print_text(&rig, &options);
-    rig_close(&rig);
-    return code;
+    return print_text(&model, &options);
 }

@@ -37,6 +37,15 @@ struct flag_group conversation_flags(struct conversation_options *options)
                                options};
 }
 
+int conversation_check(const struct conversation_options *options)
+{
+    const char *name = options->chat_template;
+    if (name == NULL) return EXIT_GOOD;
+    size_t n = 0; // an empty conversation tells whether the name is known
+    fathom_status status = fathom_chat_format(NULL, name, NULL, 0, false, NULL, 0, &n);
+    return status < 0 ? say_status(status) : EXIT_GOOD;
+}
+
 // Adds a message, taking the text out of *content.
 static int add_message(struct conversation *talk, const char *role, struct bytes *content)
 {
@@ -131,10 +140,6 @@ int conversation_hold(struct generator *generator, const struct conversation_opt
         return say_error("the model has no chat template that is known: give --chat-template NAME, "
                          "or -no-cnv for plain continuation");
     generator->end_lines = true;
-    size_t n_empty = 0; // an empty conversation tells whether the name is known
-    fathom_status status = fathom_chat_format(generator->rig->model, talk.chat_template, NULL, 0,
-                                              false, NULL, 0, &n_empty);
-    if (status < 0) return say_status(status);
     int code = hold(&talk, options, first);
     for (size_t i = 0; i < talk.n_messages; i++)
         bytes_free(&talk.contents[i]);

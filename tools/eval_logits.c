@@ -67,12 +67,9 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
     struct rig rig = {0};
     struct ids ids = {0};
     int code = EXIT_GOOD;
+    SAY_CHECK(ids_append_file(&ids, options->ids), out);
     SAY_CHECK(rig_open(&rig, model), out);
-    SAY_CHECK(ids_append_file(&ids, options->ids, rig.info->n_vocab), out);
-    if (ids.n == 0) {
-        code = say_error("%s: no ids in it", options->ids);
-        goto out;
-    }
+    SAY_CHECK(ids_check(&ids, options->ids, rig.info->n_vocab), out);
     if (ids.n > rig.n_ctx) {
         code =
             say_error("%zu ids do not fit the context of %u: give a larger -c", ids.n, rig.n_ctx);

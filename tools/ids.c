@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ int ids_append(struct ids *ids, const int32_t *more, size_t n)
     return EXIT_GOOD;
 }
 
-static int parse_ids(struct ids *ids, const char *text, const char *path, uint32_t n_vocab)
+static int parse_ids(struct ids *ids, const char *text, const char *path)
 {
     for (;;) {
         while (isspace((unsigned char)*text))
@@ -36,19 +37,18 @@ static int parse_ids(struct ids *ids, const char *text, const char *path, uint32
         long long id = strtoll(text, &end, 10);
         int shown = (int)strcspn(text, " \t\n\v\f\r");
         if (shown > SHOWN_MAX) shown = SHOWN_MAX;
-        if (end == text || (*end != '\0' && !isspace((unsigned char)*end)))
-            return say_error("%s: \"%.*s\", at place %zu, is not a whole number", path, shown, text,
-                             ids->n + 1);
-        if (errno != 0 || id < 0 || id >= (long long)n_vocab)
-            return say_error("%s: %.*s, at place %zu, is outside the vocabulary (0 to %u)", path,
-                             shown, text, ids->n + 1, n_vocab - 1);
+        bool whole = end != text && (*end == '\0' || isspace((unsigned char)*end));
+        if (!whole || errno != 0 || id < 0 || id > INT32_MAX)
+            return say_error("%s: \"%.*s\", at place %zu, is not a token id, which is a whole "
+                             "number from 0 on",
+                             path, shown, text, ids->n + 1);
         int32_t value = (int32_t)id;
         SAY_TRY(ids_append(ids, &value, 1));
         text = end;
     }
 }
 
-int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab)
+int ids_append_file(struct ids *ids, const char *path)
 {
     struct bytes text = {0};
     int code = EXIT_GOOD;
@@ -57,10 +57,20 @@ int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab)
         code = say_error("%s: not a text file of ids", path);
         goto out;
     }
-    code = parse_ids(ids, text.data, path, n_vocab);
+    SAY_CHECK(parse_ids(ids, text.data, path), out);
+    if (ids->n == 0) code = say_error("%s: no ids in it", path);
 out:
     bytes_free(&text);
     return code;
+}
+
+int ids_check(const struct ids *ids, const char *path, uint32_t n_vocab)
+{
+    for (size_t i = 0; i < ids->n; i++)
+        if ((uint32_t)ids->data[i] >= n_vocab)
+            return say_error("%s: %d, at place %zu, is outside the vocabulary (0 to %u)", path,
+                             ids->data[i], i + 1, n_vocab - 1);
+    return EXIT_GOOD;
 }
 
 int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,

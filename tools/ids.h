@@ -18,9 +18,13 @@ struct ids {
 
 int ids_append(struct ids *ids, const int32_t *more, size_t n);
 
-// Appends the ids of a file of decimal numbers separated by white space; "-" is standard input.
-// Each must be an id of a vocabulary of n_vocab tokens.
-int ids_append_file(struct ids *ids, const char *path, uint32_t n_vocab);
+// Appends the ids of a file of decimal numbers separated by white space, of which there must be
+// one at least; "-" is standard input. Needs no model, so that a bad file is found before one is
+// loaded; whether the model knows them is for ids_check.
+int ids_append_file(struct ids *ids, const char *path);
+
+// Says which of the ids, the file's at `path`, is none of a vocabulary of n_vocab tokens.
+int ids_check(const struct ids *ids, const char *path, uint32_t n_vocab);
 
 // Appends the tokens of a text; flags of enum fathom_tokenize_flags.
 int ids_append_text(struct ids *ids, const fathom_model *model, const char *text, size_t bytes,

@@ -108,9 +108,10 @@ struct fathom_chat_message {
 FATHOM_API const char *fathom_chat_detect(const fathom_model *model);
 
 // The messages as one prompt, with the opening of the assistant's turn if add_assistant. `name`
-// NULL: fathom_chat_detect. EUNSUPPORTED lists the names. Two calls as above; no terminator is
-// written. It spells no BOS itself. For feeding, see fathom_chat_tokenize: with
-// FATHOM_TOKENIZE_SPECIAL, control tokens that a message spells would be obeyed.
+// NULL: fathom_chat_detect; `model` NULL: the newest of the format's variants. EUNSUPPORTED lists
+// the names. Two calls as above; no terminator is written. It spells no BOS itself. For feeding,
+// see fathom_chat_tokenize: with FATHOM_TOKENIZE_SPECIAL, control tokens that a message spells
+// would be obeyed.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_chat_format(
     const fathom_model *model, const char *name, const struct fathom_chat_message *messages,
     size_t n_messages, bool add_assistant, char *text, size_t capacity, size_t *text_bytes);

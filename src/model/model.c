@@ -109,9 +109,9 @@ fathom_status fathom_chat_format(const fathom_model *model, const char *name,
                                  bool add_assistant, char *text, size_t capacity,
                                  size_t *text_bytes)
 {
-    if (name == NULL) name = fathom_chat_detect(model);
-    return chat_format(name, model->info.chat_template, messages, n_messages, add_assistant, text,
-                       capacity, text_bytes, NULL);
+    const char *jinja = model != NULL ? model->info.chat_template : NULL;
+    return chat_format(name, jinja, messages, n_messages, add_assistant, text, capacity, text_bytes,
+                       NULL);
 }
 
 fathom_status fathom_chat_tokenize(const fathom_model *model, const char *name,

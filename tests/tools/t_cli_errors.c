@@ -34,14 +34,19 @@ static void t_errors(void **state)
         {"run -m $M -p x -c 512m", "-c 536870912"},
         {"run -m $M -p x -lv 4", "-lv 4"},
         {"run -m $M -p x -lv -1", "-lv -1"},
-        {"run -m $M --ids /dev/null -lv 0", "no ids"},
+        // Found before the model is looked for.
+        {"run -m /nonexistent --ids /dev/null", "/dev/null: no ids"},
+        {"run -m /nonexistent --ids /absent", "/absent"},
+        {"run -m /nonexistent -p x -cnv --chat-template none", "llama3"},
+        {"tokenize -m /nonexistent -f /absent", "/absent"},
+        {"detokenize -m /nonexistent --ids /dev/null", "/dev/null: no ids"},
+        {"eval logits -m /nonexistent --out /dev/null --ids /dev/null", "/dev/null: no ids"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},
         {"run -m $M -p x --device tpu", "auto|cpu"},
         {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
         {"run -m $M -p x --isa ''", "--isa"},
         {"run -m $M -p x -st", "-cnv"},
         {"run -m $M -p x -cnv -lv 0", "--chat-template"},
-        {"run -m $M -p x -cnv --chat-template none -lv 0", "llama3"},
         {"run -m $M -p x --override-kv llama.block_count=int", "llama.block_count"},
         {"run -m $M -p x --override-kv llama.block_count=int:4096", "39 tensors"},
         {"run -m $M -p x --override-kv llama.block_count=int:5", "blk.4."},
@@ -85,11 +90,32 @@ static void t_errors(void **state)
     }
 }
 
+static void t_bad_ids(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"1 two", "\"two\", at place 2"},
+        {"1 2 3.5", "\"3.5\", at place 3"},
+        {"-1", "\"-1\", at place 1"},
+        {"9999999999", "\"9999999999\", at place 1"},
+        {"1 258", "258, at place 2, is outside the vocabulary (0 to 257)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s", cli_path("bad.ids"));
+        cli_write_file(path, cases[i][0], strlen(cases[i][0]));
+        cli_expect_error(cli_run("detokenize -m $M --ids %s", path), cases[i][1]);
+        cli_expect_error(cli_run("run -m $M -lv 0 --ids %s", path), cases[i][1]);
+        cli_expect_error(cli_run("eval logits -m $M --out /dev/null --ids %s", path), cases[i][1]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_errors),
+        cmocka_unit_test(t_bad_ids),
     };
     int code = check_run("cli_errors", tests, sizeof tests / sizeof tests[0]);
     cli_close();
