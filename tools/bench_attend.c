@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/attend_report.h"
 #include "tools/block.h"
@@ -115,9 +114,7 @@ static void choose_dense_size(const struct bench *bench, struct attend_plan *pla
     const uint64_t token_bytes = 2 * (uint64_t)shape->n_kv_heads * (shape->d_k + shape->d_v);
     const uint64_t n_steps =
         bench->source.places[bench->source.n_steps - 1] - bench->source.places[0] + 1;
-    const uint64_t machine_bytes =
-        (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t bytes = machine_bytes / 2;
+    uint64_t bytes = block_machine_bytes() / 2;
     if (bench->plan.kv.host_bytes > 0 && bench->plan.kv.host_bytes / 4 * 3 < bytes)
         bytes = bench->plan.kv.host_bytes / 4 * 3;
     const uint64_t n_fit = bytes / token_bytes; // of one layer

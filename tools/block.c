@@ -2,9 +2,9 @@
 
 #include "tools/block.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/say.h"
 
@@ -32,4 +32,9 @@ int block_grow(void *items, size_t *capacity, size_t n, size_t item_bytes)
 void block_free(void *block)
 {
     free(block);
+}
+
+uint64_t block_machine_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }

@@ -5,6 +5,7 @@
 #define FATHOM_TOOLS_BLOCK_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 // Zeroed memory for n items, to be freed with block_free; NULL after saying so when there is none.
 void *block_new(size_t n, size_t item_bytes);
@@ -14,5 +15,8 @@ void *block_new(size_t n, size_t item_bytes);
 int block_grow(void *items, size_t *capacity, size_t n, size_t item_bytes);
 
 void block_free(void *block);
+
+// RAM of this machine, in bytes.
+uint64_t block_machine_bytes(void);
 
 #endif

@@ -87,10 +87,6 @@ static void print_plan(const struct rig *rig)
              (double)info->weight_bytes / 1048576, (double)token_bytes / 1024,
              (double)token_bytes * rig->n_ctx / 1048576, rig->n_ctx,
              fathom_device_text(rig->device));
-    double memory_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    if ((double)token_bytes * rig->n_ctx + (double)info->weight_bytes > memory_bytes)
-        say_note("a full context does not fit the %.1f MiB of memory here: give a smaller -c",
-                 memory_bytes / 1048576);
 }
 
 static int show_prompt(struct generator *generator, const struct ids *ids)

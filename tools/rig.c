@@ -10,7 +10,7 @@
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28 };
+enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28, N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
     .device = "auto",
@@ -41,7 +41,8 @@ static const struct flag device_flags[] = {
 };
 
 static const struct flag context_flags[] = {
-    {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N", "context in tokens; 0: the model's"},
+    {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N",
+     "context in tokens; 0: what the tests of bench and niah take, else the model's if it fits"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
     {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32", "type of keys"},
     {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",
@@ -210,6 +211,53 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
         say_note("KV cache %s", plan);
 }
 
+// Tokens whose rows fit into RAM, beside the weights, and onto the disk.
+static uint64_t count_fitting(const struct rig *rig, const struct fathom_runner_params *params)
+{
+    const struct fathom_model_info *info = rig->info;
+    const uint64_t machine_bytes = block_machine_bytes();
+    uint64_t bytes = params->kv.disk_bytes;
+    if (machine_bytes > info->weight_bytes) bytes += machine_bytes - info->weight_bytes;
+    uint64_t bits = params->kv_type == FATHOM_TYPE_F32 ? 32 : 16;
+    if (params->kv.codec != FATHOM_CODEC_PLAIN && params->kv.mode != FATHOM_KV_DENSE)
+        bits = (uint64_t)params->kv.codec;
+    const uint64_t values = (uint64_t)info->n_layers * info->n_kv_heads * (info->d_k + info->d_v);
+    return bytes / (values * bits / 8 + 1);
+}
+
+// As asked for, or the model's; but what a file says is no reason to reserve more than there is.
+static uint32_t choose_context(const struct rig *rig, const struct rig_options *options,
+                               const struct fathom_runner_params *params)
+{
+    const uint32_t n_train = rig->info->n_tokens_train;
+    const uint32_t n_wanted = options->n_ctx > 0 ? options->n_ctx : n_train;
+    const bool warns = rig->log_level >= FATHOM_LOG_WARN;
+    uint64_t n = count_fitting(rig, params);
+    n = n > N_CTX_LEAST ? n & ~1023ull : N_CTX_LEAST; // a round number, for it is an estimate
+    if (n >= n_wanted) return n_wanted;
+    if (options->n_ctx > 0) {
+        if (warns)
+            say_note("memory holds about %llu tokens, and -c asks for %u: a smaller one is safer",
+                     (unsigned long long)n, n_wanted);
+        return n_wanted;
+    }
+    if (warns)
+        say_note("a context of %llu tokens, which is what memory holds of the model's %u: -c N "
+                 "chooses another",
+                 (unsigned long long)n, n_train);
+    return (uint32_t)n;
+}
+
+// Where memory gave out and the library cannot name the flag, for it knows no -c.
+static int say_memory(fathom_status status)
+{
+    const char *text = fathom_last_error();
+    if (status != FATHOM_ENOMEM || strstr(text, "--kv-") != NULL) return say_status(status);
+    return say_error("%s: give a smaller -c or -b, or --kv-mode sparse with fewer bits (--kv-type) "
+                     "or a disk (--kv-ram and --kv-disk)",
+                     text);
+}
+
 static int open_runner(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_runner_params params;
@@ -217,7 +265,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     params.kv_type = choose_kv_type(options);
     SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);
-    rig->n_ctx = options->n_ctx > 0 ? options->n_ctx : rig->info->n_tokens_train;
+    rig->n_ctx = choose_context(rig, options, &params);
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
     params.n_tokens_max = rig->n_ctx;
     params.n_batch = rig->n_batch;
@@ -225,9 +273,9 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
         say_note("a context of %u tokens is more than the %u the model was trained with; "
                  "--rope-scaling may help",
                  rig->n_ctx, rig->info->n_tokens_train);
-    SAY_TRY(say_status(fathom_runner_open(rig->model, &params, &rig->runner)));
+    SAY_TRY(say_memory(fathom_runner_open(rig->model, &params, &rig->runner)));
     say_plan(rig, options);
-    SAY_TRY(say_status(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
+    SAY_TRY(say_memory(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
     rig->logits = block_new(rig->info->n_vocab, sizeof *rig->logits);
     return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
 }

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "tests/check.h"
 #include "tests/tools/cli.h"
@@ -110,12 +112,52 @@ static void t_bad_ids(void **state)
     }
 }
 
+// A file may claim any context; what it claims is not reserved.
+static void t_context_fits_memory(void **state)
+{
+    (void)state;
+    const double claimed_bytes = 2048.0 * (1 << 28);
+    if ((double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) > claimed_bytes)
+        check_skip("this machine's memory holds any context of the needle model");
+    struct cli cli = cli_run("run -m $M -p x -n 1 -ctk f32 -ctv f32 --kv-mode dense "
+                             "--override-kv llama.context_length=int:268435456");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "what memory holds of the model's 268435456: -c N"));
+    assert_null(strstr(cli.err, "KV cache dense: 268435456 tokens"));
+}
+
+// Runs with little address space left to the command.
+static struct cli run_confined(const char *line)
+{
+    struct rlimit old, limit;
+    assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
+    limit = (struct rlimit){.rlim_cur = 4ul << 30, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    struct cli cli = cli_run("%s", line);
+    assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
+    return cli;
+}
+
+static void t_no_memory_names_remedy(void **state)
+{
+    (void)state;
+    if (run_confined("--version").code != 0) check_skip("sanitizers need more address space");
+    static const char *const modes[] = {"dense", "stream"};
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        char line[128];
+        snprintf(line, sizeof line, "run -m $M -p x -lv 0 -t 2 -c 8m --kv-mode %s", modes[i]);
+        cli_expect_error(run_confined(line), "Cannot allocate memory: give a smaller -c");
+    }
+}
+
 int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_errors),
         cmocka_unit_test(t_bad_ids),
+        cmocka_unit_test(t_context_fits_memory),
+        cmocka_unit_test(t_no_memory_names_remedy),
     };
     int code = check_run("cli_errors", tests, sizeof tests / sizeof tests[0]);
     cli_close();
