@@ -196,7 +196,8 @@ static int choose_context(const struct bench_options *options, uint32_t *n_ctx)
     uint64_t n_needed =
         (uint64_t)largest(&options->n_depth) + (n_prompt > n_gen ? n_prompt : n_gen);
     if (n_needed > UINT32_MAX || (*n_ctx != 0 && n_needed > *n_ctx))
-        return say_error("the tests need a context of %llu tokens: more than -c gives",
+        return say_error("the tests need a context of %llu tokens: give a larger -c or none, or "
+                         "smaller -p, -n and -d",
                          (unsigned long long)n_needed);
     if (*n_ctx == 0) *n_ctx = (uint32_t)n_needed;
     return EXIT_GOOD;

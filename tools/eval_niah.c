@@ -166,8 +166,9 @@ static int run_length(struct rig *rig, const struct niah_options *options,
     size_t n_reserve;
     SAY_TRY(count_reserve(rig, &n_reserve));
     if (result->n_tokens <= n_reserve)
-        return say_error("--lengths %u: the question alone takes %zu tokens", result->n_tokens,
-                         n_reserve);
+        return say_error("--lengths %u: question and answer alone take %zu tokens: give larger "
+                         "lengths",
+                         result->n_tokens, n_reserve);
     size_t n_text = result->n_tokens - n_reserve;
     size_t n_ask_max =
         options->n_needles < TEXT_QUESTIONS_MAX ? options->n_needles : TEXT_QUESTIONS_MAX;
@@ -258,7 +259,9 @@ static int choose_context(const struct niah_options *options, uint32_t *n_ctx)
         if (options->lengths.items[i] > longest) longest = options->lengths.items[i];
     if (*n_ctx == 0) *n_ctx = longest;
     if (longest <= *n_ctx) return EXIT_GOOD;
-    return say_error("--lengths %u does not fit -c %u: give a larger -c, or none", longest, *n_ctx);
+    return say_error("-c %u is too small for texts of %u tokens: give -c %u or none, or smaller "
+                     "--lengths",
+                     *n_ctx, longest, longest);
 }
 
 int eval_niah(int argc, char **argv)

@@ -1,6 +1,5 @@
 // The `fathom` command: a table of sub-commands. A client of the public headers, like any other.
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,8 +62,6 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    // A reader that went away is a failed write, which gets said, not a silent death.
-    signal(SIGPIPE, SIG_IGN);
     interrupt_catch();
     int code = dispatch(argc, argv);
     if (code == EXIT_HELPED) code = EXIT_GOOD;

@@ -19,7 +19,8 @@ int output_write(struct output *output, const char *text, size_t bytes);
 // Writes what is held back, as it is; with end_line also a newline, unless the text ended in one.
 int output_end(struct output *output, bool end_line);
 
-// Flushes standard output. Says so if anything written to it was lost (closed pipe, full disk).
+// Flushes standard output. Says so if anything written to it was lost (a full disk). A reader that
+// went away ends the process by SIGPIPE, as it ends `cat`.
 int output_check(void);
 
 #endif

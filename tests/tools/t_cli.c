@@ -244,6 +244,28 @@ static void t_full_disk(void **state)
                      "No space left");
 }
 
+// Quietly, as cat does.
+static void t_reader_goes_away(void **state)
+{
+    (void)state;
+    char *argv[] = {"fathom", "run", "-m",   cli_model(), "-p", "The ",         "-lv",
+                    "0",      "-n",  "4096", "--temp",    "0",  "--ignore-eos", NULL};
+    int fd;
+    signal(SIGPIPE, SIG_DFL); // some parents ignore it, and that is inherited
+    int pid = cli_start(argv, &fd);
+    char byte;
+    assert_int_equal(read(fd, &byte, 1), 1);
+    close(fd);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGPIPE);
+    size_t bytes;
+    char *err = cli_read_file(cli_path("err"), &bytes);
+    assert_string_equal(err, "");
+    free(err);
+}
+
 static void t_interrupt(void **state)
 {
     (void)state;
@@ -284,6 +306,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(t_conversation),
         cmocka_unit_test(t_conversation_outgrows_context),
         cmocka_unit_test(t_full_disk),
+        cmocka_unit_test(t_reader_goes_away),
         cmocka_unit_test(t_interrupt),
     };
     int code = check_run("cli", tests, sizeof tests / sizeof tests[0]);

@@ -80,9 +80,10 @@ static void t_errors(void **state)
         {"eval fly", "fly"},
         {"eval logits -m $M", "--ids"},
         {"eval niah -m $M --lengths 4x", "4x"},
-        {"eval niah -m $M --lengths 64", "64"},
+        {"eval niah -m $M --lengths 64", "larger lengths"},
         {"eval niah -m $M --lengths 512 --needles 64", "--needles"},
-        {"eval niah -m $M --lengths 1k,2k -c 1k", "--lengths 2048"},
+        {"eval niah -m $M --lengths 1k,2k -c 1k", "give -c 2048 or none"},
+        {"eval niah -m $M -c 1k", "smaller --lengths"},
         {"eval niah -m $M --min-score 2", "--min-score 2"},
         {"help fly", "\"fly\""},
     };
