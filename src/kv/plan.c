@@ -179,7 +179,8 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
     const double gib = 1 << 30;
-    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], disk[192] = "no disk";
+    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], limit[32] = "";
+    char disk[192] = "no disk";
     if (!engine->tiered) {
         snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
                  (double)tail_token_bytes(engine) * p->n_tokens_max / gib);
@@ -190,19 +191,24 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
         snprintf(budget, sizeof budget, "%llu tokens", (unsigned long long)kv->budget_tokens);
     else
         snprintf(budget, sizeof budget, "%g %%", (double)kv->budget_share * 100.0);
+    if (kv->threshold > 0)
+        snprintf(limit, sizeof limit, ", threshold %g", (double)kv->threshold);
+    else if (kv->threshold_auto)
+        snprintf(limit, sizeof limit, ", threshold auto");
     if (engine->picks)
-        snprintf(picks, sizeof picks, "%s picks %s", selector_name(kv->selector), budget);
+        snprintf(picks, sizeof picks, "%s picks %s%s", selector_name(kv->selector), budget, limit);
     if (kv->disk_bytes > 0)
         snprintf(disk, sizeof disk, "%u of %u segments fit RAM, the others: %s",
                  sizes->n_merged_ram, sizes->n_merged,
                  engine->segments.store_ops->text(engine->segments.store));
     snprintf(engine->plan, sizeof engine->plan,
-             "%s: %u sinks, window %u, segments of %u and %u; %s; rows %s, %.2f GiB in RAM, index "
-             "%.2f GiB, search, staging and scratch up to %.2f GiB; %s",
+             "%s: %u sinks, window %u, segments of %u and %u; %s%s; rows %s, %.2f GiB in RAM, "
+             "index %.2f GiB, search, staging and scratch up to %.2f GiB; %s",
              engine->n_hot_max > 0 ? "dense, then tiered"
              : engine->picks       ? "sparse"
                                    : "stream",
-             kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks, codec,
+             kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks,
+             kv->positions == FATHOM_POSITIONS_COLLAPSED ? "; positions collapsed" : "", codec,
              (double)(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)) / gib,
              (double)sizes->index_bytes / gib, (double)sizes->working_bytes / gib, disk);
 }
