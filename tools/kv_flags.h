@@ -40,7 +40,7 @@ struct kv_options {
 
 #define KV_DISK_PATH "/var/tmp"
 
-// The library's defaults (fathom_kv_params_init), as text.
+// The library's defaults (fathom_kv_params_init), as text; a test compares both.
 #define KV_OPTION_DEFAULTS                                                                         \
     {                                                                                              \
         .prefill = "dense", .selector = "cluster", .budget = "2%", .n_sink = 64, .n_window = 512,  \

@@ -87,28 +87,58 @@ static void t_errors(void **state)
         assert_non_null(strstr(cli_run("%s --help", commands[i]).out, "--kv-mode dense|stream|"));
 }
 
-// README and man page list every flag that --help lists.
+// X of the "[X]" that --help ends a flag's text with, or "".
+static void read_default(const char *entry, size_t bytes, char value[64])
+{
+    value[0] = '\0';
+    while (entry[bytes - 1] == '\n')
+        bytes--;
+    if (entry[bytes - 1] != ']') return;
+    size_t begin = bytes - 1;
+    while (entry[begin - 1] != '[')
+        begin--;
+    snprintf(value, 64, "%.*s", (int)(bytes - 1 - begin), entry + begin);
+}
+
+// README and man page list every flag that --help lists, with the same defaults.
 static void t_documents(void **state)
 {
     (void)state;
-    static const char *const names[] = {"README.md", "tools/fathom.1"};
+    static const struct {
+        const char *name, *begin, *end; // of a flag's entry
+        const char *before, *after;     // its default
+    } documents[] = {
+        {"README.md", "\n| `%s`", "\n", "| ", " |"},
+        {"tools/fathom.1", "\n.B \"%s", "\n.", "[", "]"},
+    };
     const char *root = getenv("FATHOM_SOURCE_ROOT");
     char *page = strdup(strstr(cli_run("run --help").out, "\nKV cache\n"));
     *strstr(page, "\nRecording\n") = '\0';
     for (size_t i = 0; i < 2; i++) {
         char path[4096];
-        snprintf(path, sizeof path, "%s/%s", root != NULL ? root : ".", names[i]);
-        size_t bytes, n_flags = 0;
+        snprintf(path, sizeof path, "%s/%s", root != NULL ? root : ".", documents[i].name);
+        size_t bytes, n_flags = 0, n_defaults = 0;
         char *text = cli_read_file(path, &bytes);
         for (char *to = text, *from = text; (*to = *from) != '\0'; from++)
             to += *from != '\\'; // the man page's hyphens
-        for (const char *at = strstr(page, "\n  --"); at != NULL; at = strstr(at + 1, "\n  --")) {
-            char flag[64];
+        for (const char *at = strstr(page, "\n  --"), *next; at != NULL; at = next, n_flags++) {
+            char flag[64], value[64], begin[96], wanted[96];
+            next = strstr(at + 1, "\n  --");
             snprintf(flag, sizeof flag, "%.*s", (int)strcspn(at + 3, " \n"), at + 3);
-            if (strstr(text, flag) == NULL) fail_msg("%s is not in %s", flag, names[i]);
-            n_flags++;
+            snprintf(begin, sizeof begin, documents[i].begin, flag);
+            char *entry = strstr(text, begin);
+            if (entry == NULL) fail_msg("%s is not in %s", flag, documents[i].name);
+            read_default(at, next != NULL ? (size_t)(next - at) : strlen(at), value);
+            if (value[0] == '\0') continue;
+            n_defaults++;
+            snprintf(wanted, sizeof wanted, "%s%s%s", documents[i].before, value,
+                     documents[i].after);
+            const char *found = strstr(entry, wanted);
+            if (found == NULL || found > strstr(entry + strlen(begin), documents[i].end))
+                fail_msg("%s has not the default \"%s\" in %s", flag, value, documents[i].name);
         }
         assert_int_equal(n_flags, 27);
+        assert_int_equal(n_defaults, 22);
         free(text);
     }
     free(page);
@@ -137,6 +167,17 @@ static void t_plan_and_stats(void **state)
     assert_non_null(json_string_value(json_object_get(json, "plan")));
     json_decref(json);
     free(text);
+    // The plan tells what was asked for.
+    static const char *const asked[][2] = {
+        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01; rows"},
+        {"--kv-threshold auto", "cluster picks 2 %, threshold auto; rows"},
+        {"--kv-positions collapsed", "cluster picks 2 %; positions collapsed; rows"},
+    };
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse %s", asked[i][0]);
+        cli_expect_good(cli);
+        assert_non_null(strstr(cli.err, asked[i][1]));
+    }
     // Nothing is said of a cache that nobody asked about.
     cli = cli_run("run -m $M -f %s -n 2", cli_prompt_file());
     cli_expect_good(cli);
