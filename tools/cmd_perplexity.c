@@ -12,6 +12,7 @@
 #include "tools/prompt.h"
 #include "tools/rig.h"
 #include "tools/say.h"
+#include "tools/timer.h"
 
 enum { CTX_DEFAULT = 512, CTX_MIN = 4 };
 
@@ -88,17 +89,32 @@ static int score_chunk(struct scorer *scorer, const int32_t *ids, struct progres
     return EXIT_GOOD;
 }
 
+// Says, after the first chunk, how long the others will take.
+static void say_rest(const struct scorer *scorer, double chunk_ms)
+{
+    const uint64_t rest_s = (uint64_t)(chunk_ms * (scorer->n_chunks - 1) / 1e3 + 0.5);
+    if (rest_s == 0) return;
+    say_note("%.2f s a chunk, ETA %llu:%02llu", chunk_ms / 1e3, (unsigned long long)(rest_s / 60),
+             (unsigned long long)(rest_s % 60));
+}
+
 static int score_all(struct scorer *scorer)
 {
     int code = EXIT_GOOD;
     struct progress progress = {0};
-    // On a terminal the results are progress enough, and share their line with nothing.
-    struct progress *shown = isatty(STDOUT_FILENO) ? NULL : &progress;
+    // Results share their line with nothing: where they go to the same terminal, they are progress
+    // enough but for the time.
+    const bool shared = isatty(STDOUT_FILENO) && isatty(STDERR_FILENO);
+    const double start_ms = timer_now_ms();
     say_note("scoring %u chunks of %u tokens", scorer->n_chunks, scorer->n_ctx);
     progress_begin(&progress, "perplexity", "tokens",
                    (uint64_t)scorer->n_chunks * (scorer->n_ctx - 1));
+    progress_laps(&progress, scorer->n_ctx - 1);
     for (uint32_t i = 0; i < scorer->n_chunks; i++) {
-        SAY_CHECK(score_chunk(scorer, scorer->ids + (size_t)i * scorer->n_ctx, shown), out);
+        SAY_CHECK(
+            score_chunk(scorer, scorer->ids + (size_t)i * scorer->n_ctx, shared ? NULL : &progress),
+            out);
+        if (shared && i == 0) say_rest(scorer, timer_now_ms() - start_ms);
         if (scorer->options.compare)
             divergence_print_chunk(&scorer->sums, i + 1);
         else
