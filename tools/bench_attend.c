@@ -10,6 +10,7 @@
 #include "tools/block.h"
 #include "tools/kv_record.h"
 #include "tools/kv_report.h"
+#include "tools/output.h"
 #include "tools/rig.h"
 #include "tools/say.h"
 #include "tools/stats.h"
@@ -65,6 +66,17 @@ struct bench {
 
 // ---- Before -------------------------------------------------------------------------------------
 
+// What can be told before rows are made or read.
+static int read_flags(struct bench *bench)
+{
+    struct attend_plan *plan = &bench->plan;
+    plan->kv_type = FATHOM_TYPE_F16;
+    SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
+    if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
+        return say_error("--kv-positions collapsed: rows of bench attend have no positions");
+    return output_try_file(bench->device.kv.stats);
+}
+
 static int open_source(struct bench *bench)
 {
     const struct attend_options *options = &bench->options;
@@ -89,19 +101,14 @@ static int open_source(struct bench *bench)
     return EXIT_GOOD;
 }
 
-static int choose_plan(struct bench *bench)
+static void choose_plan(struct bench *bench)
 {
     struct attend_plan *plan = &bench->plan;
     plan->device = bench->rig.device;
     plan->source = &bench->source;
     plan->n_layers = bench->source.shape.n_layers;
     plan->n_tokens = bench->source.places[0];
-    plan->kv_type = FATHOM_TYPE_F16;
     plan->label = "filling";
-    SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
-    if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
-        return say_error("--kv-positions collapsed: rows of bench attend have no positions");
-    return EXIT_GOOD;
 }
 
 // ---- The dense run ------------------------------------------------------------------------------
@@ -232,10 +239,11 @@ static int measure(struct bench *bench)
 {
     const struct attend_options *options = &bench->options;
     struct attend_result result = {0};
+    SAY_TRY(read_flags(bench));
     SAY_TRY(rig_open_device(&bench->rig, &bench->device));
     SAY_TRY(team_open(bench->device.n_threads, &bench->team));
     SAY_TRY(open_source(bench));
-    SAY_TRY(choose_plan(bench));
+    choose_plan(bench);
     SAY_TRY(memory_speed_measure(bench->team, &result.speed));
     result.source = options->record != NULL ? options->record : options->shape;
     result.device = fathom_device_text(bench->rig.device);

@@ -175,6 +175,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(prompt, &text), out);
+    SAY_CHECK(output_try_file(scorer->options.base_path), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
     scorer->n_ctx = scorer->rig.n_ctx;
     SAY_CHECK(check_context(scorer->n_ctx), out);

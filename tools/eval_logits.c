@@ -8,6 +8,7 @@
 #include "tools/block.h"
 #include "tools/eval.h"
 #include "tools/ids.h"
+#include "tools/output.h"
 #include "tools/rig.h"
 #include "tools/say.h"
 
@@ -68,6 +69,7 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(ids_append_file(&ids, options->ids), out);
+    SAY_CHECK(output_try_file(options->out), out);
     SAY_CHECK(rig_open(&rig, model), out);
     SAY_CHECK(ids_check(&ids, options->ids, rig.info->n_vocab), out);
     if (ids.n > rig.n_ctx) {

@@ -23,4 +23,8 @@ int output_end(struct output *output, bool end_line);
 // went away ends the process by SIGPIPE, as it ends `cat`.
 int output_check(void);
 
+// Says so if a file that is to hold a result cannot be written, before the work that leads to it.
+// Leaves it as it is, or makes it, empty. path NULL or "-": there is none.
+int output_try_file(const char *path);
+
 #endif

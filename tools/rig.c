@@ -7,6 +7,7 @@
 #include "tools/block.h"
 #include "tools/interrupt.h"
 #include "tools/kv_report.h"
+#include "tools/output.h"
 #include "tools/say.h"
 #include "tools/timer.h"
 
@@ -42,7 +43,7 @@ static const struct flag device_flags[] = {
 
 static const struct flag context_flags[] = {
     {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N",
-     "context in tokens; 0: what the tests of bench and niah take, else the model's if it fits"},
+     "context in tokens; 0: the model's if memory holds it (bench, niah: what the tests take)"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
     {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32", "type of keys"},
     {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",
@@ -57,8 +58,10 @@ static const struct flag context_flags[] = {
      "share of extrapolation; below 0: the model's, or 1"},
     {"--yarn-attn-factor", FLAG_FLOAT, OPTION(yarn_attn_factor), "X",
      "scale of cos and sin; 0: the model's, or 1"},
-    {"--yarn-beta-fast", FLAG_FLOAT, OPTION(yarn_beta_fast), "X", "0: the model's, or 32"},
-    {"--yarn-beta-slow", FLAG_FLOAT, OPTION(yarn_beta_slow), "X", "0: the model's, or 1"},
+    {"--yarn-beta-fast", FLAG_FLOAT, OPTION(yarn_beta_fast), "X",
+     "pairs that turn more often in that context are not stretched; 0: the model's, or 32"},
+    {"--yarn-beta-slow", FLAG_FLOAT, OPTION(yarn_beta_slow), "X",
+     "pairs that turn less often are stretched in full; 0: the model's, or 1"},
 };
 
 struct flag_group rig_file_flags(struct rig_options *options)
@@ -297,7 +300,8 @@ static int check_options(const struct rig_options *options)
     if (strcmp(options->type_k, options->type_v) != 0)
         return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
                          options->type_v);
-    return choose_isa(options, &isa_mask);
+    SAY_TRY(choose_isa(options, &isa_mask));
+    return output_try_file(options->kv.stats);
 }
 
 int rig_open(struct rig *rig, const struct rig_options *options)

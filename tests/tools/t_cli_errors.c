@@ -43,6 +43,7 @@ static void t_errors(void **state)
         {"tokenize -m /nonexistent -f /absent", "/absent"},
         {"detokenize -m /nonexistent --ids /dev/null", "/dev/null: no ids"},
         {"eval logits -m /nonexistent --out /dev/null --ids /dev/null", "/dev/null: no ids"},
+        {"perplexity -m /nonexistent -p x --kl-divergence-base /absent/x", "/absent/x"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},
         {"run -m $M -p x --device tpu", "auto|cpu"},
         {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
