@@ -136,14 +136,12 @@ static void print_estimate(const struct scorer *scorer)
     printf("Final estimate: PPL = %.4f +/- %.5f\n", exp(mean), error * exp(mean));
 }
 
-static int choose_chunks(struct scorer *scorer, size_t n_ids)
+static void choose_chunks(struct scorer *scorer, size_t n_ids)
 {
     int64_t n_asked = scorer->options.n_chunks;
-    if (n_asked == 0) return say_error("--chunks 0: nothing to score");
     size_t n = n_ids / scorer->n_ctx;
     if (n_asked > 0 && (uint64_t)n_asked < n) n = (size_t)n_asked;
     scorer->n_chunks = (uint32_t)n;
-    return EXIT_GOOD;
 }
 
 static int check_context(uint32_t n_ctx)
@@ -184,7 +182,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
         out);
     scorer->ids = ids.data;
     SAY_CHECK(check_length(scorer, ids.n), out);
-    SAY_CHECK(choose_chunks(scorer, ids.n), out);
+    choose_chunks(scorer, ids.n);
     SAY_CHECK(prepare_rows(scorer), out);
     if (scorer->options.base_path != NULL)
         SAY_CHECK(divergence_create(&scorer->base, scorer->options.base_path, scorer->n_ctx,
@@ -211,7 +209,7 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
                          base->n_vocab, scorer->rig.info->n_vocab);
     scorer->n_ctx = base->n_ctx;
     scorer->ids = base->ids.data;
-    SAY_TRY(choose_chunks(scorer, base->ids.n));
+    choose_chunks(scorer, base->ids.n);
     SAY_TRY(prepare_rows(scorer));
     size_t n_scored = (size_t)scorer->n_chunks * (scorer->n_ctx - 1 - scorer->n_ctx / 2);
     SAY_TRY(divergence_sums_init(&scorer->sums, n_scored));
@@ -249,10 +247,11 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
     if (scorer->options.compare && unused != NULL)
         return say_error("%s: text and context come from the base file with --kl-divergence",
                          unused);
+    if (scorer->options.n_chunks == 0) return say_error("--chunks 0: nothing to score");
     if (scorer->options.compare && scorer->options.base_path == NULL)
         return say_error("--kl-divergence needs --kl-divergence-base FILE");
     if (!scorer->options.compare && prompt->file == NULL && prompt->text == NULL)
-        return say_error("no text: give -f FILE");
+        return say_error("no text: give -f FILE or -p TEXT");
     return model->n_ctx != 0 ? check_context(model->n_ctx) : EXIT_GOOD; // 0: known once open
 }
 

@@ -133,8 +133,6 @@ static int choose_layers(struct kv_record *r, const struct flag_counts *list, ui
 static int create_files(struct kv_record *r)
 {
     char path[KV_RECORD_PATH_BYTES];
-    if (mkdir(r->folder, 0777) != 0 && errno != EEXIST)
-        return say_error("cannot create --kv-record %s: %s", r->folder, strerror(errno));
     for (uint32_t i = 0; i < r->shape.n_layers; i++)
         for (int kind = 0; kind < KINDS; kind++) {
             kv_record_path(path, r->folder, r->layers[i].layer, kinds[kind]);
@@ -145,13 +143,21 @@ static int create_files(struct kv_record *r)
     return EXIT_GOOD;
 }
 
+int kv_record_check(const struct kv_record_options *options)
+{
+    if (options->folder == NULL) return EXIT_GOOD;
+    if (options->steps.n > 2 || options->steps.items[0] == 0)
+        return say_error("--kv-record-steps: give N[,SKIP], N at least 1");
+    if (mkdir(options->folder, 0777) != 0 && errno != EEXIST)
+        return say_error("cannot create --kv-record %s: %s", options->folder, strerror(errno));
+    return EXIT_GOOD;
+}
+
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
                    fathom_engine *engine, struct kv_record **record)
 {
     *record = NULL;
     if (options->folder == NULL) return EXIT_GOOD;
-    if (options->steps.n > 2 || options->steps.items[0] == 0)
-        return say_error("--kv-record-steps: give N[,SKIP], N at least 1");
     struct kv_record *r = block_new(1, sizeof *r);
     if (r == NULL) return EXIT_BAD;
     *record = r;

@@ -35,8 +35,11 @@ struct flag_group kv_record_flags(struct kv_record_options *options);
 
 struct kv_record;
 
-// Begins to record what goes through the engine, which must outlive the record; nothing, with
-// *record NULL, if the options name no folder.
+// Checks what can be checked before a model is loaded, and makes the folder.
+int kv_record_check(const struct kv_record_options *options);
+
+// With options that were checked. Begins to record what goes through the engine, which must outlive
+// the record; nothing, with *record NULL, if the options name no folder.
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
                    fathom_engine *engine, struct kv_record **record);
 

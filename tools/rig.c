@@ -272,9 +272,10 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
     params.n_tokens_max = rig->n_ctx;
     params.n_batch = rig->n_batch;
-    if (rig->n_ctx > trusted_tokens(rig->info, &params.rope) && rig->log_level >= FATHOM_LOG_WARN)
+    if (params.kv.positions == FATHOM_POSITIONS_TRUE && rig->log_level >= FATHOM_LOG_WARN &&
+        rig->n_ctx > trusted_tokens(rig->info, &params.rope))
         say_note("a context of %u tokens is more than the %u the model was trained with; "
-                 "--rope-scaling may help",
+                 "--rope-scaling or --kv-positions collapsed may help",
                  rig->n_ctx, rig->info->n_tokens_train);
     SAY_TRY(say_memory(fathom_runner_open(rig->model, &params, &rig->runner)));
     say_plan(rig, options);
