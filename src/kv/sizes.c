@@ -80,20 +80,27 @@ static uint64_t disk_table_bytes(const fathom_engine *engine, const struct sizes
            n_pages * STORE_PAGE_RAM_BYTES + n_extents * STORE_EXTENT_RAM_BYTES;
 }
 
-static fathom_status check_least(const fathom_engine *engine, const struct sizes *s, uint64_t least)
+static uint64_t least_bytes(const struct sizes *s, uint64_t merged_bytes)
+{
+    return s->index_bytes + s->small_bytes + merged_bytes + s->working_bytes;
+}
+
+static fathom_status check_least(const fathom_engine *engine, const struct sizes *s,
+                                 uint64_t merged_bytes)
 {
     const double gib = 1 << 30;
     const struct fathom_kv_params *kv = &engine->params.kv;
+    const uint64_t least = least_bytes(s, merged_bytes);
     if (least <= kv->host_bytes) return FATHOM_OK;
-    return status_set(FATHOM_ENOMEM,
-                      "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed, of them %.2f for "
-                      "the index and %.2f for search, staging and scratch; raise it%s, or shorten "
-                      "the context",
-                      (double)kv->host_bytes / gib, (double)least / gib,
-                      (double)s->index_bytes / gib, (double)s->working_bytes / gib,
-                      kv->disk_bytes > 0
-                          ? ""
-                          : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)");
+    return status_set(
+        FATHOM_ENOMEM,
+        "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed: %.2f for the index, %.2f for "
+        "segments before they are merged, %.2f for merged ones, %.2f for search, staging and "
+        "scratch; raise it%s%s, take smaller segments (--kv-segment), or shorten the context",
+        (double)kv->host_bytes / gib, (double)least / gib, (double)s->index_bytes / gib,
+        (double)s->small_bytes / gib, (double)merged_bytes / gib, (double)s->working_bytes / gib,
+        kv->disk_bytes > 0 ? "" : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)",
+        kv->stage2_bits == 0 ? "" : ", do without the second stage's keys (--kv-stage2 off)");
 }
 
 fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
@@ -120,9 +127,8 @@ fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
     if (!limited) return FATHOM_OK;
     // Each sequence may have a merge under way, whose target stays in RAM; one more is cold.
     const uint64_t least_merged = disk ? (uint64_t)engine->params.n_seqs_max + 1 : s->n_merged;
-    const uint64_t least =
-        s->small_bytes + s->index_bytes + s->working_bytes + least_merged * merged_bytes;
-    FATHOM_TRY(check_least(engine, s, least));
+    FATHOM_TRY(check_least(engine, s, least_merged * merged_bytes));
+    const uint64_t least = least_bytes(s, least_merged * merged_bytes);
     const uint64_t fit = least_merged + (kv->host_bytes - least) / merged_bytes;
     if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
     return FATHOM_OK;
