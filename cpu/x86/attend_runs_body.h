@@ -1,11 +1,11 @@
 // Attention over runs of sealed rows, for whichever instruction set includes it.
 //
 // Online softmax as in attend_body.h, but the rows of K and V lie in many short runs and may be
-// packed in codes. So BLOCK_KEYS rows are gathered at a time, from as many runs as it takes; their
-// keys are widened to f32 and turned, [channel][key], in first-level cache, where all query rows
-// use them: scores need no sums across lanes then. Values are read in place where they are plain,
-// and widened first where they are codes. Meanwhile the rows of the next block are fetched, since
-// the hardware cannot guess where they are.
+// packed in codes. So BLOCK_KEYS rows are gathered at a time, from as many runs as it takes. Plain
+// rows are read in place, as there. Codes are widened to f32 first, in first-level cache, where all
+// query rows use them; those of keys are turned while they are unpacked, [channel][key], so that
+// scores need no sums across lanes. Meanwhile the rows of the next block are fetched, since the
+// hardware cannot guess where they are.
 //
 // K in codes: <q, k> = sum_c (q[c] step[c]) code[c] + <q, min>; step and min go into the query
 // once.
@@ -45,8 +45,49 @@ struct runs_step {
     const struct row_block *next; // to be fetched meanwhile, or NULL
 };
 
-// weights = scores of all keys of the block.
-SIMD_INLINE void score_block(int n_rows, const struct runs_step *s)
+// Scores of keys key .. key + VEC_LANES / n_rows - 1 of the block, which fill a vector.
+SIMD_INLINE void score_plain_keys(int32_t type, int n_rows, const struct runs_step *s, uint32_t key)
+{
+    const int n_keys = VEC_LANES / n_rows;
+    const uint32_t d = s->args->format.d_k;
+    vec sums[VEC_LANES], keys[VEC_LANES];
+    float scores[VEC_LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC_LANES; i++)
+        sums[i] = vec_zero();
+    for (uint32_t c = 0; c < d; c += VEC_LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < n_keys; i++) {
+            const char *k = s->block->k[key + (uint32_t)i] + c * plain_bytes(type);
+            keys[i] = c + VEC_LANES <= d ? vec_load_type(type, k) : vec_load_type_n(type, k, d - c);
+        }
+#pragma GCC unroll 4
+        for (int row = 0; row < n_rows; row++) {
+            vec q = vec_hold(vec_load(s->tile->q[s->first + (uint32_t)row] + c));
+#pragma GCC unroll 16
+            for (int i = 0; i < n_keys; i++)
+                sums[row * n_keys + i] = vec_fma(q, keys[i], sums[row * n_keys + i]);
+        }
+    }
+    vec_store(scores, vec_sums(sums));
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++)
+        __builtin_memcpy(s->tile->weights[row] + key, scores + row * n_keys,
+                         (size_t)n_keys * sizeof *scores);
+}
+
+// weights = scores of the block's keys.
+SIMD_INLINE void score_plain(int32_t type, int n_rows, const struct runs_step *s)
+{
+    const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
+    for (uint32_t key = 0; key < s->block->n_keys; key += n_keys) {
+        if (s->next != NULL) fetch_in_keys(s->next, key / n_keys, BLOCK_KEYS / n_keys);
+        score_plain_keys(type, n_rows, s, key);
+    }
+}
+
+// Likewise, of keys that were unpacked.
+SIMD_INLINE void score_codes(int n_rows, const struct runs_step *s)
 {
     struct runs_tile *tile = s->tile;
     const uint32_t d = s->args->format.d_k;
@@ -154,11 +195,14 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
         }
 }
 
-SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct runs_step *s)
+SIMD_INLINE void attend_rows(uint32_t bits, int32_t type, int n_rows, const struct runs_step *s)
 {
     enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
     const uint32_t d = s->args->format.d_v;
-    score_block(n_rows, s);
+    if (bits == 0)
+        score_plain(type, n_rows, s);
+    else
+        score_codes(n_rows, s);
     weigh_block(n_rows, s);
     uint32_t c = 0;
     for (; c + VECS * VEC_LANES <= d; c += VECS * VEC_LANES)
@@ -173,24 +217,21 @@ SIMD_INLINE void attend_block(uint32_t bits, int32_t type, struct runs_step *s, 
 {
     struct runs_tile *tile = s->tile;
     const struct kv_format *f = &s->args->format;
-    const struct row_block *next = s->next;
     const char *wide_v[BLOCK_KEYS];
-    if (bits == 0) {
-        widen_keys(type, s->block, next, f->d_k, &tile->wide);
-        s->v = s->block->v;
-    } else {
-        decode_keys(bits, s->block, next, f->d_k, &tile->wide);
+    s->v = s->block->v;
+    if (bits != 0) {
+        decode_keys(bits, s->block, s->next, f->d_k, &tile->wide);
         decode_values(bits, s->block, f->d_v, &tile->wide, wide_v);
         s->v = wide_v;
     }
     for (s->first = 0; s->first < n_rows; s->next = NULL) {
         uint32_t left = n_rows - s->first;
         if (left >= 4)
-            attend_rows(type, 4, s), s->first += 4;
+            attend_rows(bits, type, 4, s), s->first += 4;
         else if (left >= 2)
-            attend_rows(type, 2, s), s->first += 2;
+            attend_rows(bits, type, 2, s), s->first += 2;
         else
-            attend_rows(type, 1, s), s->first += 1;
+            attend_rows(bits, type, 1, s), s->first += 1;
     }
 }
 

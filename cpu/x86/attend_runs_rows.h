@@ -1,4 +1,4 @@
-// The rows of attention over runs: gathered into blocks, fetched ahead, widened to f32.
+// The rows of attention over runs: gathered into blocks, fetched ahead, codes widened to f32.
 
 #ifndef FATHOM_CPU_X86_ATTEND_RUNS_ROWS_H
 #define FATHOM_CPU_X86_ATTEND_RUNS_ROWS_H
@@ -25,10 +25,10 @@ struct row_block {
     uint32_t k_bytes, v_bytes; // of a row
 };
 
-// A block's rows in f32.
+// A block's rows in f32, where they are codes.
 struct wide_rows {
     float k[D_MAX][BLOCK_KEYS];
-    float v[BLOCK_KEYS * D_MAX]; // [key], v_stride apart; unused for plain rows
+    float v[BLOCK_KEYS * D_MAX]; // [key], v_stride apart
 };
 
 // The next row.
@@ -84,8 +84,8 @@ SIMD_INLINE void fetch_row(const char *row, uint32_t bytes)
     _mm_prefetch(row + bytes - 1, _MM_HINT_T0);
 }
 
-// Half the rows of a block are fetched while the keys of the last one are widened, half while its
-// values are blended.
+// Half the rows of a block are fetched while the keys of the last one are scored or unpacked, half
+// while its values are blended.
 SIMD_INLINE void fetch_in_keys(const struct row_block *next, uint32_t done, uint32_t all)
 {
     const uint32_t half = BLOCK_KEYS / 2;
@@ -101,31 +101,6 @@ SIMD_INLINE void fetch_in_blend(const struct row_block *next, uint32_t key)
         fetch_row(next->k[i], next->k_bytes);
     else
         fetch_row(next->v[i], next->v_bytes);
-}
-
-SIMD_INLINE void widen_keys(int32_t type, const struct row_block *block,
-                            const struct row_block *next, uint32_t d, struct wide_rows *wide)
-{
-    const uint32_t n_steps = (d + VEC_LANES - 1) / VEC_LANES * (BLOCK_KEYS / VEC_LANES);
-    uint32_t step = 0;
-    for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES)
-        for (uint32_t c = 0; c < d; c += VEC_LANES, step++) {
-            if (next != NULL) fetch_in_keys(next, step, n_steps);
-            vec rows[VEC_LANES];
-            if (c + VEC_LANES <= d)
-#pragma GCC unroll 16
-                for (int i = 0; i < VEC_LANES; i++)
-                    rows[i] = vec_load_type(type, block->k[key + i] + c * plain_bytes(type));
-            else
-#pragma GCC unroll 16
-                for (int i = 0; i < VEC_LANES; i++)
-                    rows[i] =
-                        vec_load_type_n(type, block->k[key + i] + c * plain_bytes(type), d - c);
-            vec_turn(rows);
-#pragma GCC unroll 16
-            for (uint32_t i = 0; i < VEC_LANES; i++)
-                vec_store(wide->k[c + i] + key, rows[i]);
-        }
 }
 
 // Codes only: step and min are in the query.

@@ -50,28 +50,6 @@ SIMD_INLINE void lanes_turn(const char *const *rows, size_t at, lanes out[4])
     out[3] = _mm256_unpackhi_epi64(high01, high23);
 }
 
-// Squares of 4 x 4 are turned first, then the square of squares.
-SIMD_INLINE void vec_turn(vec rows[VEC_LANES])
-{
-    vec a[8];
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        vec low01 = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-        vec low23 = _mm256_unpacklo_ps(rows[i + 2], rows[i + 3]);
-        vec high01 = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-        vec high23 = _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]);
-        a[i] = _mm256_shuffle_ps(low01, low23, 0x44);
-        a[i + 1] = _mm256_shuffle_ps(low01, low23, 0xee);
-        a[i + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
-        a[i + 3] = _mm256_shuffle_ps(high01, high23, 0xee);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        rows[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
-        rows[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
-    }
-}
-
 struct code_map {
     vec step, min;
 };

@@ -51,34 +51,6 @@ SIMD_INLINE void lanes_turn(const char *const *rows, size_t at, lanes out[4])
     out[3] = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Squares of 4 x 4 are turned first, then the square of squares.
-SIMD_INLINE void vec_turn(vec rows[VEC_LANES])
-{
-    vec a[16];
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        vec low01 = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-        vec low23 = _mm512_unpacklo_ps(rows[i + 2], rows[i + 3]);
-        vec high01 = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-        vec high23 = _mm512_unpackhi_ps(rows[i + 2], rows[i + 3]);
-        a[i] = _mm512_shuffle_ps(low01, low23, 0x44);
-        a[i + 1] = _mm512_shuffle_ps(low01, low23, 0xee);
-        a[i + 2] = _mm512_shuffle_ps(high01, high23, 0x44);
-        a[i + 3] = _mm512_shuffle_ps(high01, high23, 0xee);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        vec low04 = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x44);
-        vec high04 = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xee);
-        vec low8c = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x44);
-        vec high8c = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xee);
-        rows[i] = _mm512_shuffle_f32x4(low04, low8c, 0x88);
-        rows[i + 4] = _mm512_shuffle_f32x4(low04, low8c, 0xdd);
-        rows[i + 8] = _mm512_shuffle_f32x4(high04, high8c, 0x88);
-        rows[i + 12] = _mm512_shuffle_f32x4(high04, high8c, 0xdd);
-    }
-}
-
 // Codes of 4 or 2 bits index a table of 16 floats: the lookup heeds the lowest 4 bits only, so
 // nothing needs to be masked or converted; for 2 bits the table repeats.
 struct code_map {
