@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -37,6 +38,14 @@ static size_t check_n_skipped;
             fail_msg("%s: %s: %s", #expr, fathom_status_name(status_of_check),                     \
                      fathom_last_error());                                                         \
     } while (0)
+
+// Fails unless a call ended with `wanted` and the library's text has `word`.
+static inline void check_error(fathom_status got, fathom_status wanted, const char *word)
+{
+    if (got != wanted || strstr(fathom_last_error(), word) == NULL)
+        fail_msg("%s: %s: not %s with \"%s\"", fathom_status_name(got), fathom_last_error(),
+                 fathom_status_name(wanted), word);
+}
 
 // Sanitizers make some tests so slow that a part of their cases must do: $FATHOM_TEST_FEW.
 static inline bool check_few(void)

@@ -43,6 +43,7 @@ void store_rig_init(struct store_rig *rig, uint64_t buffer_bytes)
 
 void store_rig_open(struct store_rig *rig, const struct queue_ops *queue_ops)
 {
+    store_ops.close(&rig->store);
     check_ok(disk_store_open(&rig->params, queue_ops, &rig->store));
 }
 

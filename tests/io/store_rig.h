@@ -18,7 +18,8 @@ struct store_rig {
 
 // Folder: $FATHOM_TEST_STORE, or else $TMPDIR, or else /tmp. 16 MiB of file and of each buffer.
 void store_rig_init(struct store_rig *rig, uint64_t buffer_bytes);
-void store_rig_open(struct store_rig *rig, const struct queue_ops *queue_ops); // fails the test
+// Closes what was open; fails the test when it goes wrong.
+void store_rig_open(struct store_rig *rig, const struct queue_ops *queue_ops);
 void store_rig_fini(struct store_rig *rig); // closes the store too
 fathom_status store_rig_write(struct store_rig *rig, uint64_t seed, uint32_t n_pages,
                               struct store_extent *extent);

@@ -32,13 +32,6 @@ static void open_rig(struct store_rig *rig, void **state)
     store_rig_open(rig, queue_ops);
 }
 
-static void check_error(fathom_status got, fathom_status wanted, const char *word)
-{
-    if (got != wanted || strstr(fathom_last_error(), word) == NULL)
-        fail_msg("%s: %s: not %s with \"%s\"", fathom_status_name(got), fathom_last_error(),
-                 fathom_status_name(wanted), word);
-}
-
 struct kept {
     struct store_extent extent; // n_pages 0: none
     uint64_t seed;
@@ -79,7 +72,6 @@ static void random_steps(void **state)
     uint64_t n_pages_held = 0;
     size_t n_full = 0;
     open_rig(&rig, state);
-    store_ops.close(&rig.store);
     rig.params.bytes_max = (uint64_t)KEPT * PAGES_MAX * STORE_PAGE_BYTES * 3 / 10;
     rig.params.depth = 8;
     store_rig_open(&rig, *state);
@@ -269,7 +261,6 @@ static void file_cap(void **state)
     struct store_rig rig;
     struct store_extent extents[4], none;
     open_rig(&rig, state);
-    store_ops.close(&rig.store);
     rig.params.bytes_max = 64 * STORE_PAGE_BYTES + 100;
     store_rig_open(&rig, *state);
     for (uint32_t i = 0; i < 4; i++)
@@ -295,7 +286,6 @@ static void batches(void **state)
     static struct store_read reads[READS];
     struct store_rig rig;
     open_rig(&rig, state);
-    store_ops.close(&rig.store);
     rig.params.depth = 7;
     store_rig_open(&rig, *state);
     struct store_extent extent = store_rig_put(&rig, 1, 200);
@@ -324,7 +314,6 @@ static void released(void **state)
     static struct store_read reads[READS];
     struct store_rig rig;
     open_rig(&rig, state);
-    store_ops.close(&rig.store);
     rig.params.depth = 7;
     rig.params.bytes_max = 64 * STORE_PAGE_BYTES;
     store_rig_open(&rig, *state);

@@ -39,13 +39,6 @@ static void open_rig(struct store_rig *rig)
     store_rig_open(rig, &queue_fake_ops);
 }
 
-static void check_error(fathom_status got, fathom_status wanted, const char *word)
-{
-    if (got != wanted || strstr(fathom_last_error(), word) == NULL)
-        fail_msg("%s: %s: not %s with \"%s\"", fathom_status_name(got), fathom_last_error(),
-                 fathom_status_name(wanted), word);
-}
-
 static void pass_minutes(uint64_t n)
 {
     clock_ahead_ns += n * 60 * 1000000000;
@@ -57,7 +50,6 @@ static void day_cap(void **state)
     struct store_extent extent, none;
     (void)state;
     open_rig(&rig);
-    store_ops.close(&rig.store);
     rig.params.day_bytes_max = 40 * STORE_PAGE_BYTES;
     store_rig_open(&rig, NULL);
     extent = store_rig_put(&rig, 1, 30);
@@ -175,7 +167,6 @@ static void each_request_fails(void **state)
     struct store_rig rig;
     (void)state;
     open_rig(&rig);
-    store_ops.close(&rig.store);
     rig.params.depth = 6;
     rig.params.bytes_max = 600 * STORE_PAGE_BYTES;
     store_rig_open(&rig, &queue_fake_ops);
