@@ -7,6 +7,7 @@
 
 #include "src/base/half.h"
 #include "src/base/mem.h"
+#include "tests/kv/kv_rig.h"
 
 // ---- The pool -----------------------------------------------------------------------------------
 
@@ -198,20 +199,12 @@ static void fill_step(struct naive *naive, const struct naive_seq *seq, uint32_t
     }
 }
 
-static struct fathom_kv_stats stats_of(const fathom_engine *engine)
-{
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(engine, &stats));
-    return stats;
-}
-
 // With share s of the mass read, o and the exact output are off by (1 - s) times the difference of
 // two means of values. The bound of s is a mean over the heads, each at most 1.
 static double slack_since(const struct naive *naive, const fathom_engine *engine,
                           const struct fathom_kv_stats *before)
 {
-    const struct fathom_kv_stats now = stats_of(engine);
+    const struct fathom_kv_stats now = rig_stats(engine);
     if (now.n_covered == before->n_covered) return 0.0;
     const double bound = now.coverage_bound * (double)now.n_covered -
                          before->coverage_bound * (double)before->n_covered;
@@ -223,7 +216,7 @@ static fathom_status step_layer(struct naive *naive, fathom_engine *engine, stru
 {
     enum { SOME = 3 };
     const uint32_t n_heads = naive->params.n_heads;
-    const struct fathom_kv_stats before = stats_of(engine);
+    const struct fathom_kv_stats before = rig_stats(engine);
     fill_step(naive, seq, layer, n);
     fathom_status status = fathom_append(engine, seq->seq, layer, naive->step_k, naive->step_v);
     if (status < 0) return status;

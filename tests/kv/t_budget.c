@@ -1,11 +1,8 @@
 // Budgets of an open engine: what is set is picked, by the layer and head that were named.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <string.h>
-
-#include "fathom/fathom.h"
-#include "src/base/rng.h"
 
 enum { SEED = 20261124, N_LAYERS = 2, N_HEADS = 2, D = 16, N_STEP = 64, N_SEALED = 288 };
 
@@ -18,18 +15,8 @@ struct rig {
 
 static void open_rig(struct rig *rig, int32_t mode, bool calibrates, const uint64_t *head_budgets)
 {
-    struct fathom_device_params device;
-    struct fathom_engine_params p;
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &rig->device));
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_HEADS;
-    p.d_k = p.d_v = D;
-    p.n_tokens_max = 512;
-    p.n_step_max = N_STEP;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_HEADS, D, 512, N_STEP});
     p.kv.mode = mode;
     p.kv.selector = FATHOM_SELECTOR_FLAT;
     p.kv.n_sink = 0;
@@ -39,35 +26,23 @@ static void open_rig(struct rig *rig, int32_t mode, bool calibrates, const uint6
     p.kv.budget_tokens = 10;
     p.kv.head_budgets = head_budgets;
     p.kv.threshold_auto = calibrates;
-    check_ok(fathom_engine_open(rig->device, &p, &rig->engine));
+    rig_open(&p, &rig->device, &rig->engine);
     check_ok(fathom_seq_create(rig->engine, &rig->seq));
     rng_init(&rig->rng, SEED);
-}
-
-static void close_rig(struct rig *rig)
-{
-    fathom_engine_close(&rig->engine);
-    fathom_device_close(&rig->device);
 }
 
 // Keys that each layer's heads picked in a step of n tokens.
 static void step(struct rig *rig, uint32_t n, uint64_t picked[N_LAYERS])
 {
     static float k[N_STEP * N_HEADS * D], v[N_STEP * N_HEADS * D], out[N_STEP * N_HEADS * D];
-    struct fathom_kv_stats before, after;
-    fathom_kv_stats_init(&before);
-    fathom_kv_stats_init(&after);
     check_ok(fathom_step_begin(rig->engine, rig->seq, n));
     for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
-        for (size_t i = 0; i < sizeof k / sizeof *k; i++) {
-            k[i] = rng_normal(&rig->rng);
-            v[i] = rng_normal(&rig->rng);
-        }
-        check_ok(fathom_engine_stats(rig->engine, &before));
+        const uint64_t before = rig_stats(rig->engine).picked_keys;
+        rig_fill(&rig->rng, k, sizeof k / sizeof *k);
+        rig_fill(&rig->rng, v, sizeof v / sizeof *v);
         check_ok(fathom_append(rig->engine, rig->seq, layer, k, v));
         check_ok(fathom_attend(rig->engine, rig->seq, layer, v, out));
-        check_ok(fathom_engine_stats(rig->engine, &after));
-        picked[layer] = after.picked_keys - before.picked_keys;
+        picked[layer] = rig_stats(rig->engine).picked_keys - before;
     }
     check_ok(fathom_step_end(rig->engine, rig->seq));
 }
@@ -104,7 +79,7 @@ static void sets(void **state)
     check_picks(&rig, 10 + N_SEALED / 8, 30 + N_SEALED / 8);
     check_ok(fathom_engine_set_budget(rig.engine, 0, 1, 0, 0.0f));
     check_picks(&rig, N_SEALED / 8, 30 + N_SEALED / 8);
-    close_rig(&rig);
+    rig_close(&rig.device, &rig.engine);
 }
 
 static void opens_with(void **state)
@@ -119,38 +94,34 @@ static void opens_with(void **state)
     check_picks(&rig, 11, 15);
     check_ok(fathom_engine_set_budget(rig.engine, 1, 1, 9, 0.0f));
     check_picks(&rig, 11, 16);
-    close_rig(&rig);
+    rig_close(&rig.device, &rig.engine);
 }
 
 // A threshold was calibrated to the budgets that there were.
 static void recalibrates(void **state)
 {
     struct rig rig;
-    struct fathom_kv_stats before, after;
     uint64_t picked[N_LAYERS];
     (void)state;
     open_rig(&rig, FATHOM_KV_SPARSE, true, NULL);
     fill(&rig);
     check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 10, 0.0f));
     step(&rig, 1, picked);
-    fathom_kv_stats_init(&before);
-    fathom_kv_stats_init(&after);
-    check_ok(fathom_engine_stats(rig.engine, &before));
+    const struct fathom_kv_stats before = rig_stats(rig.engine);
     step(&rig, 1, picked);
     check_ok(fathom_engine_set_budget(rig.engine, 1, 0, 20, 0.0f));
     step(&rig, 1, picked);
-    check_ok(fathom_engine_stats(rig.engine, &after));
+    const struct fathom_kv_stats after = rig_stats(rig.engine);
     assert_int_equal(after.n_calibrations, before.n_calibrations + 1);
     assert_true(after.threshold < before.threshold);
-    close_rig(&rig);
+    rig_close(&rig.device, &rig.engine);
 }
 
 static void check_refused(struct rig *rig, int32_t layer, int32_t kv_head, float share,
                           const char *word)
 {
-    assert_int_equal(fathom_engine_set_budget(rig->engine, layer, kv_head, 0, share),
-                     FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), word));
+    check_error(fathom_engine_set_budget(rig->engine, layer, kv_head, 0, share), FATHOM_EINVAL,
+                word);
 }
 
 static void refuses(void **state)
@@ -168,15 +139,15 @@ static void refuses(void **state)
     check_refused(&rig, -1, -1, __builtin_nanf(""), "share=nan");
     assert_int_equal(fathom_engine_set_budget(NULL, -1, -1, 0, 0.5f), FATHOM_EINVAL);
     check_picks(&rig, 20, 20);
-    close_rig(&rig);
+    rig_close(&rig.device, &rig.engine);
     open_rig(&rig, FATHOM_KV_STREAM, false, NULL);
-    assert_int_equal(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f), FATHOM_EUNSUPPORTED);
-    assert_non_null(strstr(fathom_last_error(), "--kv-mode"));
-    close_rig(&rig);
+    check_error(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f), FATHOM_EUNSUPPORTED,
+                "--kv-mode");
+    rig_close(&rig.device, &rig.engine);
     open_rig(&rig, FATHOM_KV_AUTO, false, NULL); // all of it fits: dense
     check_ok(fathom_engine_set_budget(rig.engine, -1, -1, 1, 0.0f));
     check_picks(&rig, 0, 0);
-    close_rig(&rig);
+    rig_close(&rig.device, &rig.engine);
 }
 
 int main(void)

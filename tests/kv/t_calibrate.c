@@ -1,14 +1,12 @@
 // The calibrated threshold: heads of one engine whose keys lie in topics, and whose queries are as
 // sharp as their layer and head say, pick their budget on average, but not alike.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "fathom/fathom.h"
 #include "src/base/mem.h"
-#include "src/base/rng.h"
 
 enum {
     SEED = 20261129,
@@ -34,15 +32,8 @@ struct cache {
 
 static struct fathom_engine_params base_params(void)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_KV_HEADS;
-    p.d_k = D;
-    p.d_v = D;
-    p.n_tokens_max = N_TOKENS;
-    p.n_step_max = N_STEP;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_KV_HEADS, D, N_TOKENS, N_STEP});
     p.n_seqs_max = 3;
     p.kv.mode = FATHOM_KV_SPARSE;
     p.kv.n_sink = 8;
@@ -56,31 +47,16 @@ static struct fathom_engine_params base_params(void)
 
 static void open_cache(struct cache *c, const struct fathom_engine_params *p)
 {
-    struct fathom_device_params device;
     memset(c, 0, sizeof *c);
     rng_init(&c->rng, SEED);
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &c->device));
-    check_ok(fathom_engine_open(c->device, p, &c->engine));
-    check_ok(mem_new((N_TOKENS / TOPIC + 1) * D, sizeof *c->centres, "centres", &c->centres));
-    for (uint32_t i = 0; i < (N_TOKENS / TOPIC + 1) * D; i++)
-        c->centres[i] = rng_normal(&c->rng);
+    rig_open(p, &c->device, &c->engine);
+    c->centres = rig_values(&c->rng, (N_TOKENS / TOPIC + 1) * D);
 }
 
 static void close_cache(struct cache *c)
 {
-    fathom_engine_close(&c->engine);
-    fathom_device_close(&c->device);
+    rig_close(&c->device, &c->engine);
     mem_free(c->centres);
-}
-
-static struct fathom_kv_stats stats_of(const struct cache *c)
-{
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(c->engine, &stats));
-    return stats;
 }
 
 // Keys about their topic's centre; queries towards a topic, layer 1's three times as sharp.
@@ -121,11 +97,11 @@ static void step(struct cache *c, struct fathom_seq seq, uint32_t n, struct shar
     check_ok(fathom_seq_count(c->engine, seq, &token));
     check_ok(fathom_step_begin(c->engine, seq, n));
     for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
-        const struct fathom_kv_stats before = stats_of(c);
+        const struct fathom_kv_stats before = rig_stats(c->engine);
         fill(c, token, n, layer);
         check_ok(fathom_append(c->engine, seq, layer, c->k, c->v));
         check_ok(fathom_attend(c->engine, seq, layer, c->q, c->out));
-        const struct fathom_kv_stats after = stats_of(c);
+        const struct fathom_kv_stats after = rig_stats(c->engine);
         for (size_t i = 0; i < (size_t)n * N_HEADS * D; i++) {
             uint32_t bits;
             memcpy(&bits, &c->out[i], sizeof bits);
@@ -159,10 +135,10 @@ static struct fathom_kv_stats decode(const struct fathom_engine_params *p, struc
     open_cache(&c, p);
     check_ok(fathom_seq_create(c.engine, &seq));
     prefill(&c, seq);
-    assert_int_equal(stats_of(&c).n_calibrations, 0);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, 0);
     for (uint32_t n = 0; n < 100; n++)
         step(&c, seq, 1, shares, &sum);
-    const struct fathom_kv_stats stats = stats_of(&c);
+    const struct fathom_kv_stats stats = rig_stats(c.engine);
     close_cache(&c);
     return stats;
 }
@@ -214,29 +190,29 @@ static void calibrates_when_due(void **state)
     for (uint32_t n = 0; n < 5 * N_STEP; n += N_STEP)
         step(&c, seq, N_STEP, NULL, &sum); // 5 samples; 64 rows are sealed
     step(&c, seq, 1, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, 1);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, 1);
     for (uint32_t n = 0; n < 25; n++)
         step(&c, seq, 1, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, 1);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, 1);
     for (uint32_t n = 0; n < 2; n++)
         step(&c, seq, 1, NULL, &sum); // the 33rd
-    assert_int_equal(stats_of(&c).n_calibrations, 2);
-    const uint64_t before = stats_of(&c).n_calibrations;
+    assert_int_equal(rig_stats(c.engine).n_calibrations, 2);
+    const uint64_t before = rig_stats(c.engine).n_calibrations;
     for (uint32_t n = 0; n < 64; n++)
         step(&c, seq, 1, NULL, &sum); // 64 rows more: twice as many
-    assert_int_equal(stats_of(&c).n_calibrations, before + 1);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, before + 1);
     for (uint32_t n = 0; n < 1024; n += N_STEP)
         step(&c, seq, N_STEP, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, before + 1);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, before + 1);
     step(&c, seq, 1, NULL, &sum);
     step(&c, seq, 1, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, before + 2);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, before + 2);
     check_ok(fathom_seq_truncate(c.engine, seq, 600));
     step(&c, seq, 1, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, before + 3);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, before + 3);
     check_ok(fathom_seq_truncate(c.engine, seq, 4)); // nothing is sealed any more
     step(&c, seq, 1, NULL, &sum);
-    assert_int_equal(stats_of(&c).n_calibrations, before + 3);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, before + 3);
     close_cache(&c);
 }
 
@@ -261,7 +237,7 @@ static void forks_alike(void **state)
             step(&c, forks[i], 1, NULL, &sums[i]);
     }
     assert_int_equal(sums[0], sums[1]);
-    assert_int_equal(stats_of(&c).n_calibrations, 1);
+    assert_int_equal(rig_stats(c.engine).n_calibrations, 1);
     close_cache(&c);
 }
 
@@ -284,7 +260,7 @@ static void gives_way(void **state)
         prefill(&c, seq);
         for (uint32_t n = 0; n < 20; n++)
             step(&c, seq, 1, shares, &sum);
-        const struct fathom_kv_stats stats = stats_of(&c);
+        const struct fathom_kv_stats stats = rig_stats(c.engine);
         if (i < 2) assert_true(stats.coverage_estimate >= 0.98 && stats.n_rounds > stats.n_steps);
         if (i == 2) assert_true(shares[0].least == 1.0 && shares[1].least == 1.0);
         close_cache(&c);
@@ -294,15 +270,9 @@ static void gives_way(void **state)
 static void refuses_both(void **state)
 {
     struct fathom_engine_params p = base_params();
-    struct fathom_device_params device;
-    struct cache c = {0};
     (void)state;
-    fathom_device_params_init(&device);
-    check_ok(fathom_device_open(&device, &c.device));
     p.kv.threshold = 0.01f;
-    assert_int_equal(fathom_engine_open(c.device, &p, &c.engine), FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), "kv.threshold_auto"));
-    fathom_device_close(&c.device);
+    rig_refuses(&p, "kv.threshold_auto");
 }
 
 int main(void)

@@ -1,14 +1,12 @@
 // Collapsed positions against attention computed naively in double, where each key is turned to the
 // place that it is to be seen at. Which tokens are sealed is read from the engine's inside.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "fathom/fathom.h"
 #include "src/base/mem.h"
-#include "src/base/rng.h"
 #include "src/kv/engine.h"
 
 enum {
@@ -37,26 +35,10 @@ struct cache {
     uint32_t n_compared, n_sealed; // attends compared; keys that were sealed in the last one
 };
 
-static float *random_values(struct rng *rng, size_t n)
-{
-    float *x;
-    check_ok(mem_new(n, sizeof *x, "values", &x));
-    for (size_t i = 0; i < n; i++)
-        x[i] = rng_normal(rng);
-    return x;
-}
-
 static struct fathom_engine_params base_params(void)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_KV_HEADS;
-    p.d_k = D;
-    p.d_v = D;
-    p.n_tokens_max = N_MAX;
-    p.n_step_max = N_STEP;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_KV_HEADS, D, N_MAX, N_STEP});
     p.n_seqs_max = 2;
     p.kv_type = FATHOM_TYPE_F32;
     p.rope.pairing = FATHOM_ROPE_HALVES;
@@ -75,18 +57,14 @@ static struct fathom_engine_params base_params(void)
 
 static void open_cache(struct cache *c, const struct fathom_engine_params *p)
 {
-    struct fathom_device_params device;
     struct rng rng;
     memset(c, 0, sizeof *c);
     rng_init(&rng, SEED);
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &c->device));
-    check_ok(fathom_engine_open(c->device, p, &c->engine));
-    c->k = random_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_KV_HEADS * D);
-    c->v = random_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_KV_HEADS * D);
-    c->q = random_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_HEADS * D);
-    c->out = random_values(&rng, N_STEP * N_HEADS * D);
+    rig_open(p, &c->device, &c->engine);
+    c->k = rig_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_KV_HEADS * D);
+    c->v = rig_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_KV_HEADS * D);
+    c->q = rig_values(&rng, (size_t)(N_MAX + N_LAYERS) * N_HEADS * D);
+    c->out = rig_values(&rng, N_STEP * N_HEADS * D);
     // Float sums of some hundred weights, and keys turned twice: as in t_tiers.c. A key in f16 is
     // rounded in the tail and once sealed: by 2^-11 of itself, a score by some 2^-8.
     c->tolerance = p->kv_type == FATHOM_TYPE_F32 ? 5e-5 : 1e-2;
@@ -94,8 +72,7 @@ static void open_cache(struct cache *c, const struct fathom_engine_params *p)
 
 static void close_cache(struct cache *c)
 {
-    fathom_engine_close(&c->engine);
-    fathom_device_close(&c->device);
+    rig_close(&c->device, &c->engine);
     mem_free(c->k);
     mem_free(c->v);
     mem_free(c->q);
@@ -255,7 +232,6 @@ static void picks_by_it(void **state)
     for (int32_t i = 0; i < 4; i++) {
         struct cache c;
         struct fathom_seq seq;
-        struct fathom_kv_stats stats;
         p.kv.selector = i;
         p.kv.n_unit = 4 * (i == FATHOM_SELECTOR_BLOCK);
         open_cache(&c, &p);
@@ -263,8 +239,7 @@ static void picks_by_it(void **state)
         go_to(&c, seq, 700, N_STEP);
         for (uint32_t n = 701; n < 740; n++)
             go_to(&c, seq, n, 1);
-        fathom_kv_stats_init(&stats);
-        check_ok(fathom_engine_stats(c.engine, &stats));
+        const struct fathom_kv_stats stats = rig_stats(c.engine);
         printf("selector %d: bound %.3f, estimate %.3f, coverage %.3f, error %.3f\n", i,
                stats.coverage_bound, stats.coverage_estimate, stats.verified_coverage,
                stats.verified_error);
@@ -280,31 +255,21 @@ static void picks_by_it(void **state)
 
 static void refuses(void **state)
 {
-    struct fathom_device_params device_params;
-    fathom_device *device;
-    fathom_engine *engine;
     (void)state;
-    fathom_device_params_init(&device_params);
-    check_ok(fathom_device_open(&device_params, &device));
     struct fathom_engine_params p = base_params();
     p.rope.pairing = FATHOM_ROPE_NONE;
-    assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), "rope.pairing"));
+    rig_refuses(&p, "rope.pairing");
     for (int32_t mode = FATHOM_KV_AUTO; mode <= FATHOM_KV_DENSE; mode++) {
         p = base_params();
         p.kv.mode = mode;
-        assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
-        assert_non_null(strstr(fathom_last_error(), "kv.mode"));
+        rig_refuses(&p, "kv.mode");
     }
     p = base_params();
     p.kv.n_sink = FAR + 1;
-    assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), "kv.n_sink"));
+    rig_refuses(&p, "kv.n_sink");
     p = base_params();
     p.kv.positions = 2;
-    assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), "kv.positions"));
-    fathom_device_close(&device);
+    rig_refuses(&p, "kv.positions");
 }
 
 int main(void)

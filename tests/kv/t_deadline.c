@@ -6,19 +6,15 @@
 // read, whatever was late, to the rounding of means to 16 bits: 2^-11 of values up to about 5. What
 // is left out without a stand-in, counted twice, or read from where it is not, shows.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
 
-#include "fathom/fathom.h"
-#include "io/disk_store.h"
-#include "src/base/rng.h"
-#include "src/base/status.h"
-#include "src/kv/wire.h"
 #include "tests/io/queue_fake.h"
+#include "tests/kv/store_wrap.h"
 
 enum {
     SEED = 20261126,
@@ -33,21 +29,6 @@ enum {
     DEADLINE_US = 1000,
 };
 static const double tolerance = 5e-3;
-
-const struct store_ops *__wrap_wire_store_ops(void);
-
-static fathom_status open_store(const struct store_params *params, struct store **store)
-{
-    return disk_store_open(params, &queue_fake_ops, store);
-}
-
-const struct store_ops *__wrap_wire_store_ops(void)
-{
-    static struct store_ops ops;
-    ops = store_ops;
-    ops.open = open_store;
-    return &ops;
-}
 
 // ---- Two engines side by side -------------------------------------------------------------------
 
@@ -65,14 +46,8 @@ struct rig {
 
 static struct fathom_engine_params base_params(void)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_KV_HEADS;
-    p.d_k = p.d_v = D;
-    p.n_tokens_max = N_MAX;
-    p.n_step_max = N_STEP;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_KV_HEADS, D, N_MAX, N_STEP});
     p.kv.mode = FATHOM_KV_SPARSE;
     p.kv.selector = FATHOM_SELECTOR_CHUNK;
     p.kv.stage2_bits = 0;
@@ -87,6 +62,7 @@ static struct fathom_engine_params base_params(void)
     p.kv.disk_bytes = 16 << 20;
     p.kv.disk_path = ".";
     p.kv.disk_deadline_us = DEADLINE_US;
+    p.kv.host_bytes = 256 << 10;
     return p;
 }
 
@@ -129,18 +105,12 @@ static void end(struct rig *rig, uint32_t n)
 // With as little RAM as the engine takes, so that most of the prompt is on disk.
 static void open_rig(struct rig *rig, const struct fathom_engine_params *params)
 {
-    struct fathom_device_params device;
     struct fathom_engine_params p = *params;
-    fathom_status status;
     memset(rig, 0, sizeof *rig);
     queue_fake = (struct queue_fake){0};
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &rig->device));
-    p.kv.host_bytes = 256 << 10;
-    while ((status = fathom_engine_open(rig->device, &p, &rig->tiered)) == FATHOM_ENOMEM)
-        p.kv.host_bytes += p.kv.host_bytes / 32;
-    check_ok(status);
+    store_wrap.queue_ops = &queue_fake_ops;
+    rig->device = rig_device();
+    rig_open_least(rig->device, &p, 32, &rig->tiered);
     fathom_kv_params_init(&p.kv);
     p.kv.mode = FATHOM_KV_DENSE;
     check_ok(fathom_engine_open(rig->device, &p, &rig->dense));
@@ -159,16 +129,7 @@ static void close_rig(struct rig *rig)
 {
     queue_fake = (struct queue_fake){0};
     fathom_engine_close(&rig->dense);
-    fathom_engine_close(&rig->tiered);
-    fathom_device_close(&rig->device);
-}
-
-static struct fathom_kv_stats stats_of(const struct rig *rig)
-{
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(rig->tiered, &stats));
-    return stats;
+    rig_close(&rig->device, &rig->tiered);
 }
 
 // A step of one token, whose output is as if everything had been read.
@@ -207,7 +168,7 @@ static void run_late(struct fathom_engine_params p)
         if (i % 2 == 0) ask_anew(&rig);
         decode(&rig);
     }
-    const struct fathom_kv_stats stats = stats_of(&rig);
+    const struct fathom_kv_stats stats = rig_stats(rig.tiered);
     printf("%llu late units, %llu reads, %llu hits\n", (unsigned long long)stats.late_units,
            (unsigned long long)stats.disk_reads, (unsigned long long)stats.host_hits);
     assert_true(stats.late_units > 100 && stats.host_hits > 10);
@@ -238,11 +199,11 @@ static void coverage(void **state)
     p.kv.disk_deadline_us = 20000; // enough for what is not held
     open_rig(&rig, &p);
     for (int i = 0; i < 20; i++) {
-        const struct fathom_kv_stats a = stats_of(&rig);
+        const struct fathom_kv_stats a = rig_stats(rig.tiered);
         queue_fake.holds = i % 2 != 0;
         ask_anew(&rig);
         decode(&rig);
-        const struct fathom_kv_stats b = stats_of(&rig);
+        const struct fathom_kv_stats b = rig_stats(rig.tiered);
         const double n = (double)b.n_verified, m = (double)a.n_verified;
         const double verified = (b.verified_coverage * n - a.verified_coverage * m) / (n - m);
         const double bound = (b.coverage_bound * n - a.coverage_bound * m) / (n - m);
@@ -269,14 +230,14 @@ static void later_hits(void **state)
     decode(&rig);
     ask_anew(&rig);
     sleep_ms(20);
-    const struct fathom_kv_stats a = stats_of(&rig);
+    const struct fathom_kv_stats a = rig_stats(rig.tiered);
     queue_fake.holds = true;
     decode(&rig);
-    const struct fathom_kv_stats b = stats_of(&rig);
+    const struct fathom_kv_stats b = rig_stats(rig.tiered);
     queue_fake.holds = false;
     sleep_ms(20);
     decode(&rig);
-    const struct fathom_kv_stats c = stats_of(&rig);
+    const struct fathom_kv_stats c = rig_stats(rig.tiered);
     const uint64_t n_late = b.late_units - a.late_units;
     assert_true(n_late > 0);
     assert_int_equal(c.late_units, b.late_units);
@@ -296,7 +257,7 @@ static void late_errors(void **state)
     queue_fake.n_good = queue_fake.n_pushed;
     queue_fake.result = -EIO;
     decode(&rig);
-    assert_true(stats_of(&rig).late_units > 0 && queue_fake.n_pushed > queue_fake.n_good);
+    assert_true(rig_stats(rig.tiered).late_units > 0 && queue_fake.n_pushed > queue_fake.n_good);
     queue_fake.holds = false;
     sleep_ms(20);
     decode(&rig);
@@ -304,9 +265,8 @@ static void late_errors(void **state)
     // One that is waited for is told, and the step can be made again.
     queue_fake.n_good = queue_fake.n_pushed;
     append(&rig, 1);
-    assert_int_equal(fathom_attend(rig.tiered, rig.tiered_seq, 0, rig.q[0], rig.out[0]),
-                     FATHOM_EIO);
-    assert_non_null(strstr(fathom_last_error(), "cannot be read"));
+    check_error(fathom_attend(rig.tiered, rig.tiered_seq, 0, rig.q[0], rig.out[0]), FATHOM_EIO,
+                "cannot be read");
     fathom_step_cancel(rig.dense, rig.dense_seq);
     fathom_step_cancel(rig.tiered, rig.tiered_seq);
     decode(&rig);
@@ -338,12 +298,12 @@ static void ends(void **state)
     ask_anew(&rig);
     decode(&rig);
     check_ok(fathom_seq_free(rig.tiered, rig.tiered_seq));
-    assert_int_equal(stats_of(&rig).disk_bytes, 0);
+    assert_int_equal(rig_stats(rig.tiered).disk_bytes, 0);
     close_rig(&rig);
     open_rig(&rig, &p);
     queue_fake.holds = true;
     decode(&rig);
-    assert_true(stats_of(&rig).late_units > 0);
+    assert_true(rig_stats(rig.tiered).late_units > 0);
     close_rig(&rig); // with reads under way
 }
 
@@ -368,7 +328,7 @@ static void not_late(void **state)
             for (int v = 0; v < N_LAYERS * N_HEADS * D && (deadlines[i] != 1 || j >= 4); v++)
                 assert_float_equal(got[v], want[v], deadlines[i] != 1 ? 0.0f : 1e-5f);
         }
-        if (deadlines[i] != 1) assert_int_equal(stats_of(&rig).late_units, 0);
+        if (deadlines[i] != 1) assert_int_equal(rig_stats(rig.tiered).late_units, 0);
         close_rig(&rig);
     }
 }
@@ -376,16 +336,9 @@ static void not_late(void **state)
 static void refused(void **state)
 {
     struct fathom_engine_params p = base_params();
-    struct fathom_device_params device_params;
-    fathom_device *device;
-    fathom_engine *engine;
     (void)state;
-    fathom_device_params_init(&device_params);
-    check_ok(fathom_device_open(&device_params, &device));
     p.kv.estimate = false;
-    assert_int_equal(fathom_engine_open(device, &p, &engine), FATHOM_EINVAL);
-    assert_non_null(strstr(fathom_last_error(), "--kv-estimate"));
-    fathom_device_close(&device);
+    rig_refuses(&p, "--kv-estimate");
 }
 
 int main(void)

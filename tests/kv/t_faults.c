@@ -4,43 +4,19 @@
 // (the address sanitizer looks), and the sequence goes on and gives what it should. Then bits of
 // the file are turned, and disks that are too small.
 
-#include "tests/kv/naive.h"
+#include "tests/kv/kv_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "io/disk_store.h"
-#include "src/base/mem.h"
 #include "src/base/status.h"
-#include "src/kv/wire.h"
 #include "tests/io/fault.h"
+#include "tests/kv/naive.h"
+#include "tests/kv/store_wrap.h"
 
 enum { SEED = 20261123, N_MAX = 600, STEP_MAX = 32 };
-
-// ---- The store that the engine gets
-// ----------------------------------------------------------------------------
-
-static const struct queue_ops *queue_wanted; // NULL: as the store chooses
-static struct store *opened;                 // the latest
-
-const struct store_ops *__wrap_wire_store_ops(void);
-
-static fathom_status open_store(const struct store_params *params, struct store **store)
-{
-    FATHOM_TRY(disk_store_open(params, queue_wanted, store));
-    opened = *store;
-    return FATHOM_OK;
-}
-
-const struct store_ops *__wrap_wire_store_ops(void)
-{
-    static struct store_ops ops;
-    ops = store_ops;
-    ops.open = open_store;
-    return &ops;
-}
 
 // ---- An engine ----------------------------------------------------------------------------------
 
@@ -51,17 +27,10 @@ struct rig {
     struct naive_seq a, b;
 };
 
-static struct fathom_engine_params rig_params(int32_t mode)
+static struct fathom_engine_params base_params(int32_t mode)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = 2;
-    p.n_heads = 4;
-    p.n_kv_heads = 2;
-    p.d_k = 20;
+    struct fathom_engine_params p = rig_params(&(struct rig_sizes){2, 4, 2, 20, N_MAX, STEP_MAX});
     p.d_v = 12;
-    p.n_tokens_max = N_MAX;
-    p.n_step_max = STEP_MAX;
     p.n_seqs_max = 2;
     p.kv.mode = mode;
     p.kv.prefill = FATHOM_PREFILL_SPARSE;
@@ -85,41 +54,24 @@ static fathom_status open_engine(struct rig *rig)
     return fathom_engine_open(rig->device, &rig->naive.params, &rig->engine);
 }
 
-static void close_engine(struct rig *rig)
-{
-    fathom_engine_close(&rig->engine);
-    fathom_device_close(&rig->device);
-}
-
 // With as little RAM as the engine takes.
 static void init_rig(struct rig *rig, struct fathom_engine_params p)
 {
     memset(rig, 0, sizeof *rig);
     naive_init(&rig->naive, &p, SEED);
-    while (open_engine(rig) == FATHOM_ENOMEM) {
-        close_engine(rig);
-        rig->naive.params.kv.host_bytes += rig->naive.params.kv.host_bytes / 64;
-    }
-    assert_non_null(rig->engine);
-    close_engine(rig);
+    rig->device = rig_device();
+    rig_open_least(rig->device, &rig->naive.params, 64, &rig->engine);
+    rig_close(&rig->device, &rig->engine);
     naive_seq_init(&rig->naive, &rig->a);
     naive_seq_init(&rig->naive, &rig->b);
 }
 
 static void fini_rig(struct rig *rig)
 {
-    close_engine(rig);
+    rig_close(&rig->device, &rig->engine);
     naive_seq_fini(&rig->a);
     naive_seq_fini(&rig->b);
     naive_fini(&rig->naive);
-}
-
-static struct fathom_kv_stats stats_of(const struct rig *rig)
-{
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(rig->engine, &stats));
-    return stats;
 }
 
 static void check_told(fathom_status status)
@@ -177,16 +129,16 @@ static void use(struct rig *rig)
     check_ok(fathom_seq_free(rig->engine, rig->a.seq));
     step(rig, &rig->b, 1);
     check_ok(fathom_seq_free(rig->engine, rig->b.seq));
-    assert_int_equal(stats_of(rig).disk_bytes, 0);
-    assert_int_equal(stats_of(rig).n_segments, 0);
+    assert_int_equal(rig_stats(rig->engine).disk_bytes, 0);
+    assert_int_equal(rig_stats(rig->engine).n_segments, 0);
 }
 
 static void each_call(const struct queue_ops *queue_ops, int error)
 {
     struct rig rig;
     size_t n = 0;
-    queue_wanted = queue_ops;
-    init_rig(&rig, rig_params(FATHOM_KV_SPARSE));
+    store_wrap.queue_ops = queue_ops;
+    init_rig(&rig, base_params(FATHOM_KV_SPARSE));
     for (;; n++) {
         fault_begin(n, error);
         const fathom_status status = open_engine(&rig);
@@ -194,8 +146,8 @@ static void each_call(const struct queue_ops *queue_ops, int error)
         if (status >= 0) use(&rig);
         const bool met = fault_met();
         fault_end();
-        if (!met) assert_true(stats_of(&rig).disk_bytes_read > 0);
-        close_engine(&rig);
+        if (!met) assert_true(rig_stats(rig.engine).disk_bytes_read > 0);
+        rig_close(&rig.device, &rig.engine);
         if (!met) break;
     }
     printf("%s: %zu calls\n", strerror(error), n);
@@ -233,13 +185,13 @@ static void turned_bits(void **state)
     struct rig rig;
     size_t n_corrupt = 0;
     (void)state;
-    queue_wanted = NULL;
-    init_rig(&rig, rig_params(FATHOM_KV_STREAM));
+    store_wrap.queue_ops = NULL;
+    init_rig(&rig, base_params(FATHOM_KV_STREAM));
     check_ok(open_engine(&rig));
     check_ok(fathom_seq_create(rig.engine, &rig.a.seq));
     for (int i = 0; i < 10; i++)
         step(&rig, &rig.a, STEP_MAX);
-    const int fd = disk_store_fd(opened);
+    const int fd = disk_store_fd(store_wrap.opened);
     const size_t n_pages = (size_t)lseek(fd, 0, SEEK_END) / STORE_PAGE_BYTES;
     const uint32_t n = rig.a.n;
     for (size_t page = 0; page < n_pages; page++) {
@@ -247,8 +199,7 @@ static void turned_bits(void **state)
         turn_bit(fd, page, bit);
         const fathom_status status = naive_step(&rig.naive, rig.engine, &rig.a, 1);
         if (status < 0) {
-            assert_int_equal(status, FATHOM_ECORRUPT);
-            assert_non_null(strstr(fathom_last_error(), "page 0 of the extent of 1 pages"));
+            check_error(status, FATHOM_ECORRUPT, "page 0 of the extent of 1 pages");
             n_corrupt++;
         }
         turn_bit(fd, page, bit);
@@ -258,7 +209,7 @@ static void turned_bits(void **state)
     }
     printf("%zu of %zu pages met\n", n_corrupt, n_pages);
     assert_true(n_corrupt > 0);
-    assert_int_equal(n_corrupt, stats_of(&rig).disk_bytes / STORE_PAGE_BYTES);
+    assert_int_equal(n_corrupt, rig_stats(rig.engine).disk_bytes / STORE_PAGE_BYTES);
     fini_rig(&rig);
 }
 
@@ -267,7 +218,7 @@ static void turned_bits(void **state)
 static void fill_disk(uint64_t disk_bytes, uint64_t day_bytes)
 {
     struct rig rig;
-    struct fathom_engine_params p = rig_params(FATHOM_KV_SPARSE);
+    struct fathom_engine_params p = base_params(FATHOM_KV_SPARSE);
     fathom_status status = FATHOM_OK;
     p.kv.disk_bytes = disk_bytes;
     p.kv.disk_day_bytes = day_bytes;
@@ -277,9 +228,8 @@ static void fill_disk(uint64_t disk_bytes, uint64_t day_bytes)
     while (status >= 0 && rig.a.n < N_MAX)
         status = naive_step(&rig.naive, rig.engine, &rig.a, 1);
     printf("full at %u tokens\n", rig.a.n);
-    assert_int_equal(status, FATHOM_EFULL);
-    assert_non_null(strstr(fathom_last_error(), "kv.host_bytes or kv.disk_bytes"));
-    assert_true(rig.a.n < N_MAX && stats_of(&rig).disk_bytes_written > 0);
+    check_error(status, FATHOM_EFULL, "kv.host_bytes or kv.disk_bytes");
+    assert_true(rig.a.n < N_MAX && rig_stats(rig.engine).disk_bytes_written > 0);
     cut_back(&rig, &rig.a, rig.a.n - 1);
     check_ok(naive_step(&rig.naive, rig.engine, &rig.a, 1));
     cut_back(&rig, &rig.a, rig.a.n / 2);
@@ -291,7 +241,7 @@ static void fill_disk(uint64_t disk_bytes, uint64_t day_bytes)
 static void small_disks(void **state)
 {
     (void)state;
-    queue_wanted = NULL;
+    store_wrap.queue_ops = NULL;
     fill_disk(10 * STORE_PAGE_BYTES, 0);
     fill_disk(1 << 20, 10 * STORE_PAGE_BYTES);
 }

@@ -5,14 +5,12 @@
 // compute (t_random.c compares exact attention with the truth). Figures of single steps and layers
 // are differences of the statistics' sums.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "fathom/fathom.h"
 #include "src/base/mem.h"
-#include "src/base/rng.h"
 
 enum {
     SEED = 20261124,
@@ -85,25 +83,11 @@ static void fill_queries(struct cache *c, uint32_t n, float strength)
         }
 }
 
-static float *new_values(size_t n)
-{
-    float *x;
-    check_ok(mem_new(n, sizeof *x, "values", &x));
-    return x;
-}
-
 // Sinks and segments begin with a topic.
 static struct fathom_engine_params base_params(void)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_KV_HEADS;
-    p.d_k = D;
-    p.d_v = D;
-    p.n_tokens_max = N_TOKENS;
-    p.n_step_max = CLUSTER;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_KV_HEADS, D, N_TOKENS, CLUSTER});
     p.kv.mode = FATHOM_KV_SPARSE;
     p.kv.n_sink = CLUSTER;
     p.kv.n_window = CLUSTER;
@@ -116,29 +100,23 @@ static struct fathom_engine_params base_params(void)
 
 static void open_cache(struct cache *c, const struct fathom_engine_params *p, enum data data)
 {
-    struct fathom_device_params device;
     memset(c, 0, sizeof *c);
     c->params = *p;
     c->data = data;
     rng_init(&c->rng, SEED);
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &c->device));
-    check_ok(fathom_engine_open(c->device, p, &c->engine));
+    rig_open(p, &c->device, &c->engine);
     check_ok(fathom_seq_create(c->engine, &c->seq));
-    c->centres = new_values((N_TOKENS / CLUSTER + 1) * D);
-    c->k = new_values(CLUSTER * N_KV_HEADS * D);
-    c->v = new_values(CLUSTER * N_KV_HEADS * D);
-    c->q = new_values(CLUSTER * N_HEADS * D);
-    c->out = new_values(CLUSTER * N_HEADS * D);
-    for (uint32_t i = 0; i < (N_TOKENS / CLUSTER + 1) * D; i++)
-        c->centres[i] = rng_normal(&c->rng);
+    c->centres = rig_values(&c->rng, (N_TOKENS / CLUSTER + 1) * D);
+    struct rng unused = c->rng; // what these hold, steps fill
+    c->k = rig_values(&unused, CLUSTER * N_KV_HEADS * D);
+    c->v = rig_values(&unused, CLUSTER * N_KV_HEADS * D);
+    c->q = rig_values(&unused, CLUSTER * N_HEADS * D);
+    c->out = rig_values(&unused, CLUSTER * N_HEADS * D);
 }
 
 static void close_cache(struct cache *c)
 {
-    fathom_engine_close(&c->engine);
-    fathom_device_close(&c->device);
+    rig_close(&c->device, &c->engine);
     mem_free(c->centres);
     mem_free(c->k);
     mem_free(c->v);
@@ -147,14 +125,6 @@ static void close_cache(struct cache *c)
 }
 
 // ---- Steps --------------------------------------------------------------------------------------
-
-static struct fathom_kv_stats stats_of(const struct cache *c)
-{
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(c->engine, &stats));
-    return stats;
-}
 
 // Of one attend: means over the heads.
 struct figures {
@@ -181,12 +151,12 @@ static struct figures figures_between(const struct fathom_kv_stats *a,
 
 static struct figures attend(struct cache *c, uint32_t layer, uint32_t n, float strength)
 {
-    const struct fathom_kv_stats before = stats_of(c);
+    const struct fathom_kv_stats before = rig_stats(c->engine);
     fill_rows(c, n);
     fill_queries(c, n, strength);
     check_ok(fathom_append(c->engine, c->seq, layer, c->k, c->v));
     check_ok(fathom_attend(c->engine, c->seq, layer, c->q, c->out));
-    const struct fathom_kv_stats after = stats_of(c);
+    const struct fathom_kv_stats after = rig_stats(c->engine);
     return figures_between(&before, &after);
 }
 

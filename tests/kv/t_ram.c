@@ -1,14 +1,11 @@
 // What the cache takes of the process's memory, against what it was allowed: an engine whose RAM
 // budget binds is filled, and asked so that all arrays of its search are used.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
-#include <string.h>
 #include <unistd.h>
 
-#include "fathom/fathom.h"
 #include "src/base/mem.h"
-#include "src/base/rng.h"
 
 enum { SEED = 20261125, N_STEP = 512, N_ASK = 4, ROWS = 4096 };
 
@@ -25,45 +22,12 @@ static uint64_t resident_bytes(void)
 
 static struct fathom_engine_params base_params(uint32_t n_tokens)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = 1;
-    p.n_heads = 32;
-    p.n_kv_heads = 8;
-    p.d_k = p.d_v = 16;
-    p.n_tokens_max = n_tokens;
-    p.n_step_max = N_STEP;
+    struct fathom_engine_params p = rig_params(&(struct rig_sizes){1, 32, 8, 16, n_tokens, N_STEP});
     p.kv.mode = FATHOM_KV_SPARSE;
     p.kv.budget_share = 0.95f;
+    p.kv.host_bytes = 8 << 20;
     p.kv.verify_share = 1e-6f; // sums up what is not picked, too
     return p;
-}
-
-// With the least that the engine takes, and a little more.
-static void open_engine(fathom_device *device, struct fathom_engine_params *p,
-                        fathom_engine **engine)
-{
-    fathom_status status;
-    p->kv.host_bytes = 8 << 20;
-    while ((status = fathom_engine_open(device, p, engine)) == FATHOM_ENOMEM) {
-        assert_non_null(strstr(fathom_last_error(), "--kv-ram"));
-        p->kv.host_bytes += p->kv.host_bytes / 8;
-    }
-    check_ok(status);
-    printf("%s\n", fathom_engine_plan(*engine));
-}
-
-// Rows that are used again and again, from another place each time; queries lie among them.
-static float *new_rows(void)
-{
-    const size_t n = (size_t)(ROWS + N_STEP) * 32 * 16;
-    struct rng rng;
-    float *rows;
-    rng_init(&rng, SEED);
-    check_ok(mem_new(n, sizeof *rows, "rows", &rows));
-    for (size_t i = 0; i < n; i++)
-        rows[i] = rng_normal(&rng);
-    return rows;
 }
 
 static void append(fathom_engine *engine, struct fathom_seq seq, uint32_t at, uint32_t n,
@@ -79,17 +43,16 @@ static void append(fathom_engine *engine, struct fathom_seq seq, uint32_t at, ui
 static void run(struct fathom_engine_params p)
 {
     static float out[32 * 16];
-    struct fathom_device_params device_params;
-    struct fathom_kv_stats stats;
-    fathom_device *device;
     fathom_engine *engine;
     struct fathom_seq seq;
-    float *rows = new_rows();
-    fathom_device_params_init(&device_params);
-    device_params.n_threads = 2;
-    check_ok(fathom_device_open(&device_params, &device));
+    struct rng rng;
+    rng_init(&rng, SEED);
+    // Used again and again, from another place each time; queries lie among them.
+    float *rows = rig_values(&rng, (size_t)(ROWS + N_STEP) * 32 * 16);
+    fathom_device *device = rig_device();
     const uint64_t before = resident_bytes();
-    open_engine(device, &p, &engine);
+    rig_open_least(device, &p, 8, &engine);
+    printf("%s\n", fathom_engine_plan(engine));
     check_ok(fathom_seq_create(engine, &seq));
     uint32_t n = 0;
     for (; n + N_STEP + N_ASK <= p.n_tokens_max; n += N_STEP)
@@ -99,8 +62,7 @@ static void run(struct fathom_engine_params p)
         append(engine, seq, n++, 1, rows, out);
         most = resident_bytes() > most ? resident_bytes() : most;
     }
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(engine, &stats));
+    const struct fathom_kv_stats stats = rig_stats(engine);
     const uint64_t grown = most - before, promised = p.kv.host_bytes + stats.device_bytes;
     printf("promised %.1f MB, used %.1f, of them hot rows %.1f; stats say %.1f\n",
            (double)promised * 1e-6, (double)grown * 1e-6, (double)stats.device_bytes * 1e-6,
@@ -110,8 +72,7 @@ static void run(struct fathom_engine_params p)
     // What is promised is what it takes, not some large number.
     assert_true(grown >= promised / 2);
     assert_int_equal(stats.disk_bytes_read > 0, p.kv.disk_bytes > 0);
-    fathom_engine_close(&engine);
-    fathom_device_close(&device);
+    rig_close(&device, &engine);
     mem_free(rows);
 }
 

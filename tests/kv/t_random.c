@@ -5,11 +5,11 @@
 // coverage bound says that everything is read, or stay small: then the output may be off by what
 // the bound allows. Budgets of layers and heads change on the way. t_random [STEPS [SEED]].
 
-#include "tests/kv/naive.h"
+#include "tests/kv/kv_rig.h"
 
 #include <string.h>
 
-#include "src/base/mem.h"
+#include "tests/kv/naive.h"
 
 enum { SEED = 20261122, STEPS = 100000, STEPS_OF_WALK = 1000, SEQS_MAX = 4 };
 static size_t n_steps_wanted = STEPS;
@@ -128,17 +128,10 @@ static void make_late(struct walk *w, struct fathom_kv_params *kv)
 // A disk, with just enough RAM that all else must go there, and sometimes too small itself.
 static void open_with_disk(struct walk *w, struct fathom_engine_params *p)
 {
-    fathom_status status;
     p->kv.disk_path = ".";
     p->kv.disk_bytes = chance(&w->rng, 20) ? 64 << 10 : 16 << 20;
     p->kv.host_bytes = 256 << 10;
-    for (;;) {
-        status = fathom_engine_open(w->device, p, &w->engine);
-        if (status != FATHOM_ENOMEM) break;
-        assert_non_null(strstr(fathom_last_error(), "--kv-ram"));
-        p->kv.host_bytes += p->kv.host_bytes / 16;
-    }
-    check_ok(status);
+    rig_open_least(w->device, p, 16, &w->engine);
 }
 
 // Draws a budget for a KV head of a layer, or all of them (-1), and sets it.
@@ -197,9 +190,7 @@ static void open_walk(struct walk *w, uint64_t walk_seed)
 
 static void close_walk(struct walk *w, struct tally *tally)
 {
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(w->engine, &stats));
+    struct fathom_kv_stats stats = rig_stats(w->engine);
     tally->n_compared += w->naive.n_compared;
     tally->n_spilling += stats.disk_bytes_read > 0;
     tally->n_merging += stats.merge_s > 0.0;
@@ -207,14 +198,13 @@ static void close_walk(struct walk *w, struct tally *tally)
     tally->n_late += stats.late_units;
     for (uint32_t i = 0; i < w->n_seqs; i++)
         check_ok(fathom_seq_free(w->engine, w->seqs[i].seq));
-    check_ok(fathom_engine_stats(w->engine, &stats));
+    stats = rig_stats(w->engine);
     assert_int_equal(stats.n_segments, 0);
     assert_int_equal(stats.disk_bytes, 0);
     for (uint32_t i = 0; i < SEQS_MAX; i++)
         naive_seq_fini(&w->seqs[i]);
     naive_fini(&w->naive);
-    fathom_engine_close(&w->engine);
-    fathom_device_close(&w->device);
+    rig_close(&w->device, &w->engine);
 }
 
 // ---- Operations ---------------------------------------------------------------------------------

@@ -1,12 +1,9 @@
 // The tap shows rows as the cache holds them: an engine that does not rotate, fed with them, gives
 // the same bits as the one that was tapped.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <string.h>
-
-#include "fathom/fathom.h"
-#include "src/base/rng.h"
 
 enum { SEED = 7, N_LAYERS = 2, N_HEADS = 4, N_KV_HEADS = 2, D_K = 16, D_V = 8, N_TOKENS = 40 };
 enum { Q_VALUES = N_HEADS * D_K, K_VALUES = N_KV_HEADS * D_K, V_VALUES = N_KV_HEADS * D_V };
@@ -35,14 +32,9 @@ static void see(const struct fathom_tap_args *args, void *user)
 
 static struct fathom_engine_params params_with(int32_t pairing)
 {
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = N_HEADS;
-    p.n_kv_heads = N_KV_HEADS;
-    p.d_k = D_K;
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_KV_HEADS, D_K, N_TOKENS, N_TOKENS});
     p.d_v = D_V;
-    p.n_tokens_max = N_TOKENS;
     p.rope.pairing = pairing;
     return p;
 }
@@ -78,15 +70,12 @@ static void t_rows(void **state)
     static float k[N_TOKENS * K_VALUES], v[N_TOKENS * V_VALUES], q[N_TOKENS * Q_VALUES];
     static float out[N_LAYERS * N_TOKENS * N_HEADS * D_V], again[sizeof out / sizeof *out];
     static const uint32_t steps[] = {17, 1, 1, 20, 1};
-    struct fathom_device_params device_params;
-    fathom_device *device;
-    fathom_device_params_init(&device_params);
-    check_ok(fathom_device_open(&device_params, &device));
     const struct fathom_engine_params turned = params_with(FATHOM_ROPE_HALVES);
     const struct fathom_engine_params plain = params_with(FATHOM_ROPE_NONE);
+    fathom_device *device;
     fathom_engine *engine, *other;
     struct fathom_seq seq;
-    check_ok(fathom_engine_open(device, &turned, &engine));
+    rig_open(&turned, &device, &engine);
     check_ok(fathom_engine_open(device, &plain, &other));
     check_ok(fathom_seq_create(engine, &seen.seq));
     check_ok(fathom_seq_create(other, &seq));
@@ -94,12 +83,9 @@ static void t_rows(void **state)
     struct rng rng;
     rng_init(&rng, SEED);
     for (uint32_t i = 0, first = 0; i < sizeof steps / sizeof steps[0]; first += steps[i++]) {
-        for (size_t j = 0; j < steps[i] * (size_t)K_VALUES; j++)
-            k[j] = rng_normal(&rng);
-        for (size_t j = 0; j < steps[i] * (size_t)V_VALUES; j++)
-            v[j] = rng_normal(&rng);
-        for (size_t j = 0; j < steps[i] * (size_t)Q_VALUES; j++)
-            q[j] = rng_normal(&rng);
+        rig_fill(&rng, k, steps[i] * (size_t)K_VALUES);
+        rig_fill(&rng, v, steps[i] * (size_t)V_VALUES);
+        rig_fill(&rng, q, steps[i] * (size_t)Q_VALUES);
         step(engine, seen.seq, steps[i], k, v, q, out);
         step_seen(other, seq, first, steps[i], &seen, again);
         assert_memory_equal(out, again, N_LAYERS * steps[i] * N_HEADS * D_V * sizeof *out);
@@ -113,9 +99,8 @@ static void t_rows(void **state)
     check_ok(fathom_seq_truncate(engine, seen.seq, 0));
     step(engine, seen.seq, 1, k, v, q, out);
     assert_int_equal(seen.n_calls, n_calls);
-    fathom_engine_close(&engine);
     fathom_engine_close(&other);
-    fathom_device_close(&device);
+    rig_close(&device, &engine);
 }
 
 int main(void)

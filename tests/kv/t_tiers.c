@@ -5,16 +5,14 @@
 // relative errors of a few tens of 2^-24 and scores of up to some 10 in magnitude an absolute error
 // of 10 * 2^-20; values are normal, outputs below 5. So 5e-5 is the bound.
 
-#include "tests/check.h"
+#include "tests/kv/kv_rig.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "fathom/fathom.h"
 #include "src/base/mem.h"
-#include "src/base/rng.h"
 
-enum { SEED = 20261121, N_MAX = 1400, N_LAYERS = 2 };
+enum { SEED = 20261121, N_MAX = 1400, N_STEP = 128, N_LAYERS = 2 };
 static const float tolerance = 5e-5f;
 
 struct shape {
@@ -46,32 +44,6 @@ struct twin {
     uint32_t n;
 };
 
-static float *random_values(struct rng *rng, size_t n)
-{
-    float *x;
-    check_ok(mem_new(n, sizeof *x, "values", &x));
-    for (size_t i = 0; i < n; i++)
-        x[i] = rng_normal(rng);
-    return x;
-}
-
-static struct fathom_engine_params base_params(const struct shape *s)
-{
-    struct fathom_engine_params p;
-    fathom_engine_params_init(&p);
-    p.n_layers = N_LAYERS;
-    p.n_heads = s->n_heads;
-    p.n_kv_heads = s->n_kv_heads;
-    p.d_k = s->d;
-    p.d_v = s->d;
-    p.n_tokens_max = N_MAX;
-    p.n_step_max = 128;
-    p.n_seqs_max = 2;
-    p.rope.pairing = FATHOM_ROPE_HALVES;
-    p.kv.mode = FATHOM_KV_DENSE;
-    return p;
-}
-
 static struct fathom_kv_params tiered_params(int32_t mode, int32_t selector)
 {
     struct fathom_kv_params kv;
@@ -87,55 +59,43 @@ static struct fathom_kv_params tiered_params(int32_t mode, int32_t selector)
     return kv;
 }
 
-// With a disk, RAM is as small as the engine allows, so that segments are spilled.
-static void open_tiered(struct pair *pair, struct fathom_engine_params *params)
-{
-    if (params->kv.disk_bytes == 0) {
-        check_ok(fathom_engine_open(pair->device, params, &pair->tiered));
-        return;
-    }
-    params->kv.host_bytes = 1 << 20;
-    while (fathom_engine_open(pair->device, params, &pair->tiered) == FATHOM_ENOMEM) {
-        assert_non_null(strstr(fathom_last_error(), "--kv-ram"));
-        params->kv.host_bytes += params->kv.host_bytes / 16;
-    }
-    assert_non_null(pair->tiered);
-}
-
 static void open_pair(struct pair *pair, const struct shape *shape,
                       const struct fathom_kv_params *kv)
 {
-    struct fathom_device_params device;
-    struct fathom_engine_params params = base_params(shape);
+    const struct rig_sizes sizes = {N_LAYERS, shape->n_heads, shape->n_kv_heads,
+                                    shape->d, N_MAX,          N_STEP};
+    struct fathom_engine_params params = rig_params(&sizes);
     struct rng rng;
-    fathom_device_params_init(&device);
-    device.n_threads = 2;
-    check_ok(fathom_device_open(&device, &pair->device));
-    check_ok(fathom_engine_open(pair->device, &params, &pair->dense));
+    params.n_seqs_max = 2;
+    params.rope.pairing = FATHOM_ROPE_HALVES;
+    params.kv.mode = FATHOM_KV_DENSE;
+    rig_open(&params, &pair->device, &pair->dense);
     params.kv = *kv;
-    open_tiered(pair, &params);
+    // With a disk, RAM is as small as the engine allows, so that segments are spilled.
+    if (kv->disk_bytes > 0) {
+        params.kv.host_bytes = 1 << 20;
+        rig_open_least(pair->device, &params, 16, &pair->tiered);
+    } else {
+        check_ok(fathom_engine_open(pair->device, &params, &pair->tiered));
+    }
     rng_init(&rng, SEED);
     pair->shape = *shape;
     const size_t n = N_MAX + N_LAYERS;
-    pair->q = random_values(&rng, n * shape->n_heads * shape->d);
-    pair->k = random_values(&rng, n * shape->n_kv_heads * shape->d);
-    pair->v = random_values(&rng, n * shape->n_kv_heads * shape->d);
-    pair->out_dense = random_values(&rng, (size_t)128 * shape->n_heads * shape->d);
-    pair->out_tiered = random_values(&rng, (size_t)128 * shape->n_heads * shape->d);
+    pair->q = rig_values(&rng, n * shape->n_heads * shape->d);
+    pair->k = rig_values(&rng, n * shape->n_kv_heads * shape->d);
+    pair->v = rig_values(&rng, n * shape->n_kv_heads * shape->d);
+    pair->out_dense = rig_values(&rng, (size_t)N_STEP * shape->n_heads * shape->d);
+    pair->out_tiered = rig_values(&rng, (size_t)N_STEP * shape->n_heads * shape->d);
 }
 
 static void close_pair(struct pair *pair, bool on_disk)
 {
-    struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    check_ok(fathom_engine_stats(pair->tiered, &stats));
-    assert_int_equal(stats.disk_bytes_read > 0, on_disk);
+    assert_int_equal(rig_stats(pair->tiered).disk_bytes_read > 0, on_disk);
     // The plan says how the disk is read, to the end.
     const char *plan = fathom_engine_plan(pair->tiered);
     assert_true(!on_disk || strcmp(plan + strlen(plan) - strlen(" 128 deep"), " 128 deep") == 0);
     fathom_engine_close(&pair->dense);
-    fathom_engine_close(&pair->tiered);
-    fathom_device_close(&pair->device);
+    rig_close(&pair->device, &pair->tiered);
     mem_free(pair->q);
     mem_free(pair->k);
     mem_free(pair->v);
@@ -173,7 +133,7 @@ static void step(struct pair *pair, struct twin *twin, uint32_t n, uint32_t shif
     check_ok(fathom_step_begin(pair->dense, twin->dense, n));
     check_ok(fathom_step_begin(pair->tiered, twin->tiered, n));
     for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
-        const size_t at = (twin->n + shift) % (N_MAX - 128) + layer;
+        const size_t at = (twin->n + shift) % (N_MAX - N_STEP) + layer;
         const float *k = pair->k + at * s->n_kv_heads * s->d;
         const float *v = pair->v + at * s->n_kv_heads * s->d;
         const float *q = pair->q + at * s->n_heads * s->d;
