@@ -74,7 +74,7 @@ static void test_random_shapes(void **state)
     (void)state;
     rng_init(&rng, SEED);
     printf("seed %d\n", SEED);
-    for (int n = 0; n < 250; n++) {
+    for (int n = 0; n < (check_few() ? 80 : 250); n++) {
         struct problem p = {0};
         draw_case(&rng, &p.args);
         // The reference and the truth are slow: a bound on their steps.

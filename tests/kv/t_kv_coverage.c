@@ -230,7 +230,7 @@ static void bound_holds(void **state)
                                      FATHOM_CODEC_Q2};
     struct fathom_engine_params p = base_params();
     (void)state;
-    for (uint32_t i = 0; i < 4 * 3 * 2 * 3 * 4; i += check_few() ? 7 : 1) {
+    for (uint32_t i = 0; i < 4 * 3 * 2 * 3 * 4; i += check_few() ? 13 : 1) {
         p.kv.selector = selectors[i % 4];
         p.kv.rank_by = (int32_t)(i / 4 % 3);
         p.kv.index_q8 = i / 12 % 2 == 0;
