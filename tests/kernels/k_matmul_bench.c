@@ -10,6 +10,7 @@
 #include "src/base/mem.h"
 #include "src/base/pool.h"
 #include "tests/check.h"
+#include "tests/kernels/k_bench.h"
 #include "tests/kernels/k_matmul.h"
 
 enum {
@@ -28,12 +29,6 @@ struct product_job {
     struct matmul_args args; // of the whole product
 };
 
-struct read_job {
-    const uint64_t *words;
-    size_t n_words;
-    uint64_t sums[N_THREADS * 8]; // one cache line for each thread
-};
-
 static void run_share(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct product_job *job = arg;
@@ -47,23 +42,6 @@ static void run_share(void *arg, uint32_t thread, uint32_t n_threads)
     args.n_rows = (end < args.n_rows ? end : args.n_rows) - begin;
     args.out += begin;
     job->kernel->run(&args);
-}
-
-// Eight vectors of sums, so that they are never what is waited for; asks ahead, as the best reader
-// would.
-static void read_share(void *arg, uint32_t thread, uint32_t n_threads)
-{
-    struct read_job *job = arg;
-    size_t end = job->n_words / n_threads * (thread + 1);
-    uint64_t sums[16] = {0};
-    for (size_t i = job->n_words / n_threads * thread; i + 16 <= end; i += 16) {
-        __builtin_prefetch(job->words + i + 512);
-        __builtin_prefetch(job->words + i + 520);
-        for (size_t j = 0; j < 16; j++)
-            sums[j] += job->words[i + j];
-    }
-    for (size_t j = 0; j < 16; j++)
-        job->sums[thread * 8] += sums[j];
 }
 
 static int by_value(const void *a, const void *b)
@@ -140,7 +118,7 @@ static void bench_decode(struct pool *pool, struct read_job *read, struct produc
                             job->kernel->panel_bytes(job->args.n_cols));
     seconds_of(pool, run_share, job);
     for (size_t i = 0; i < N_RUNS; i++) {
-        read_speeds[i] = 8e-9 * (double)read->n_words / seconds_of(pool, read_share, read);
+        read_speeds[i] = 8e-9 * (double)read->n / seconds_of(pool, read_share, read);
         speeds[i] = 1e-9 * bytes / seconds_of(pool, run_share, job);
         shares[i] = speeds[i] / read_speeds[i];
     }
@@ -182,7 +160,7 @@ int matmul_bench(int32_t type)
     struct pool *pool;
     size_t n_types;
     const struct dtype *dtypes = dtype_all(&n_types);
-    struct read_job read = {.n_words = read_bytes / 8};
+    struct read_job read = {.n = read_bytes / 8};
     void *words;
     check_ok(pool_open(&params, &pool));
     check_ok(mem_reserve(read_bytes, MEM_PAGES_HUGE, "read buffer", &words));
