@@ -263,13 +263,47 @@ SIMD_INLINE void run_quant_tile(int32_t type, const struct matmul_args *args, ui
         store_sums(args, row, token + t, sums[t]);
 }
 
+// One token and the panels from `row` on; those that are lacking are computed as the last, and not
+// stored. Several at once, since a processor reads faster from a few places by turns than from one.
+SIMD_INLINE void run_quant_lone(int32_t type, const struct matmul_args *args, uint32_t row)
+{
+    const struct panel_layout layout = panel_layout_of(type, ROWS);
+    const uint32_t n_blocks = args->n_cols / PANEL_BLOCK;
+    const uint32_t last = (args->n_rows - 1) / ROWS;
+    const struct x_block *x = args->x;
+    const uint8_t *panels[LONE_PANELS];
+    vec sums[LONE_PANELS];
+    size_t header_at = 0, at = 0;
+    for (uint32_t p = 0; p < LONE_PANELS; p++) {
+        const uint32_t panel = row / ROWS + p;
+        panels[p] = (const uint8_t *)args->panels +
+                    (panel < last ? panel : last) * panel_bytes_of(type, ROWS, args->n_cols);
+        sums[p] = vec_zero();
+    }
+    for (uint32_t block = 0; block < n_blocks; block++, at += layout.block_bytes) {
+        if (block % layout.unit_blocks == 0) {
+            header_at = at;
+            at += layout.header_bytes;
+        }
+        for (uint32_t p = 0; p < LONE_PANELS; p++) {
+            struct weights w;
+            for (uint32_t i = 0; i < layout.block_bytes; i += LINE_BYTES)
+                _mm_prefetch(panels[p] + at + PREFETCH_BYTES + i, _MM_HINT_T0);
+            load_weights(type, panels[p] + header_at, panels[p] + at, block % layout.unit_blocks,
+                         &w);
+            const vec part = multiply_block(type, &w, &x[block]);
+            sums[p] = vec_fma(part, vec_set1(x[block].scale), sums[p]);
+        }
+    }
+    for (uint32_t p = 0; p < LONE_PANELS; p++)
+        if (row + p * ROWS < args->n_rows) store_sums(args, row + p * ROWS, 0, sums[p]);
+}
+
 SIMD_INLINE void run_quant_tiles(int32_t type, const struct matmul_args *args)
 {
-    for (uint32_t row = 0; row < args->n_rows; row += ROWS) {
-        if (args->n_tokens == 1) {
-            run_quant_tile(type, args, row, 0, 1);
-            continue;
-        }
+    for (uint32_t row = 0; args->n_tokens == 1 && row < args->n_rows; row += LONE_PANELS * ROWS)
+        run_quant_lone(type, args, row);
+    for (uint32_t row = 0; args->n_tokens > 1 && row < args->n_rows; row += ROWS) {
         for (uint32_t token = 0; token < args->n_tokens; token += QUANT_TOKENS) {
             const uint32_t left = args->n_tokens - token;
             run_quant_tile(type, args, row, token, left < QUANT_TOKENS ? left : QUANT_TOKENS);

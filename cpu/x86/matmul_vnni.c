@@ -15,6 +15,7 @@ enum {
     TILE_TOKENS = 64,        // that share unpacked weights
     TILE_BYTES = 512 * 1024, // of packed activations in a tile: what the second-level cache keeps
     PREFETCH_BYTES = 4096,   // ahead in the panels
+    LONE_PANELS = 4,         // that one token meets at once
 };
 
 // 32 columns of 16 rows, ready to be met by tokens.
@@ -178,20 +179,19 @@ static ALWAYS_INLINE void prefetch_bytes(const uint8_t *at, size_t bytes)
         _mm_prefetch((const char *)at + i, _MM_HINT_T0);
 }
 
-static void store_tile(const struct tile *tile, const struct matmul_args *args, uint32_t row,
-                       uint32_t token)
+// Of one token and the rows of a panel.
+static ALWAYS_INLINE void store_sums(const struct matmul_args *args, uint32_t row, uint32_t token,
+                                     const __m512 *sums)
 {
+    float *out = args->out + token * args->out_stride;
     for (uint32_t g = 0; g < GROUPS && row < args->n_rows; g++, row += LANES) {
         uint32_t rest = args->n_rows - row;
         __mmask16 mask = (__mmask16)(rest < LANES ? (1u << rest) - 1 : 0xffff);
-        __m512 bias = _mm512_setzero_ps();
-        if (args->bias != NULL) bias = _mm512_maskz_loadu_ps(mask, args->bias + row);
-        for (uint32_t t = 0; t < tile->n_tokens; t++) {
-            float *out = args->out + (token + t) * args->out_stride + row;
-            __m512 sum = _mm512_add_ps(tile->sums[t][g], bias);
-            if (args->accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out));
-            _mm512_mask_storeu_ps(out, mask, sum);
-        }
+        __m512 sum = sums[g];
+        if (args->bias != NULL)
+            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, args->bias + row));
+        if (args->accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out + row));
+        _mm512_mask_storeu_ps(out + row, mask, sum);
     }
 }
 
@@ -209,6 +209,37 @@ static ALWAYS_INLINE void run_panel(const int32_t type, struct tile *tile, const
     }
 }
 
+// The panels from `row` on; those that are lacking are computed as the last, and not stored.
+// Several at once, since a processor reads faster from a few places by turns than from one.
+static ALWAYS_INLINE void run_lone(const int32_t type, const struct matmul_args *args, uint32_t row)
+{
+    const struct layout layout = layout_of(type);
+    const uint32_t share_bytes = layout.unit_bytes / layout.n_blocks;
+    const uint32_t last = (args->n_rows - 1) / PANEL_ROWS;
+    const struct x_block *x = args->x;
+    const uint8_t *panels[LONE_PANELS];
+    __m512 sums[LONE_PANELS][GROUPS];
+    for (uint32_t p = 0; p < LONE_PANELS; p++) {
+        const uint32_t panel = row / PANEL_ROWS + p;
+        panels[p] = (const uint8_t *)args->panels +
+                    (panel < last ? panel : last) * bytes_of_panel(type, args->n_cols);
+        for (uint32_t g = 0; g < GROUPS; g++)
+            sums[p][g] = _mm512_setzero_ps();
+    }
+    for (size_t at = 0; at < args->n_cols / BLOCK; at += layout.n_blocks)
+        for (uint32_t block = 0; block < layout.n_blocks; block++)
+            for (uint32_t p = 0; p < LONE_PANELS; p++) {
+                const uint8_t *unit = panels[p] + at / layout.n_blocks * layout.unit_bytes;
+                struct weights w[GROUPS];
+                prefetch_bytes(unit + share_bytes * block + PREFETCH_BYTES, share_bytes);
+                for (uint32_t g = 0; g < GROUPS; g++)
+                    unpack_group(type, unit, block, g, &w[g]);
+                add_block(type, sums[p], w, x + at + block);
+            }
+    for (uint32_t p = 0; p < LONE_PANELS; p++)
+        if (row + p * PANEL_ROWS < args->n_rows) store_sums(args, row + p * PANEL_ROWS, 0, sums[p]);
+}
+
 static ALWAYS_INLINE void run(const int32_t type, const struct matmul_args *args)
 {
     const size_t panel_bytes = bytes_of_panel(type, args->n_cols);
@@ -217,14 +248,18 @@ static ALWAYS_INLINE void run(const int32_t type, const struct matmul_args *args
     if (tile_tokens > TILE_TOKENS) tile_tokens = TILE_TOKENS;
     if (tile_tokens < 8) tile_tokens = 8;
     struct tile tile = {.x_stride_bytes = x_bytes};
-    for (uint32_t token = 0; token < args->n_tokens; token += tile.n_tokens) {
+    const uint32_t lone_rows = LONE_PANELS * PANEL_ROWS;
+    for (uint32_t row = 0; args->n_tokens == 1 && row < args->n_rows; row += lone_rows)
+        run_lone(type, args, row);
+    for (uint32_t token = 0; args->n_tokens > 1 && token < args->n_tokens; token += tile.n_tokens) {
         const uint8_t *panel = args->panels;
         uint32_t rest = args->n_tokens - token;
         tile.n_tokens = rest < tile_tokens ? rest : (uint32_t)tile_tokens;
         tile.x = (const uint8_t *)args->x + token * x_bytes;
         for (uint32_t row = 0; row < args->n_rows; row += PANEL_ROWS, panel += panel_bytes) {
             run_panel(type, &tile, panel, args->n_cols);
-            store_tile(&tile, args, row, token);
+            for (uint32_t t = 0; t < tile.n_tokens; t++)
+                store_sums(args, row, token + t, tile.sums[t]);
         }
     }
 }

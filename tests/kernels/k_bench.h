@@ -59,24 +59,22 @@ sum_words(const uint64_t *words, size_t n)
     return sum;
 }
 
-// Of many words in a row, a line at a time; asks for the lines of the next page meanwhile, since
-// the hardware begins anew at each.
+// Of many words, from a few places by turns: that is how processors read fastest.
 #ifdef __x86_64__
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 static uint64_t
-sum_stream(const uint64_t *words, size_t n)
+sum_places(const uint64_t *words, size_t n)
 {
-    enum { LINE = 8, AHEAD = 512 };
+    enum { LINE = 8, PLACES = 8 };
     uint64_t sums[LINE] = {0};
-    const size_t n_whole = n - n % LINE;
-    for (size_t i = 0; i < n_whole; i += LINE) {
-        __builtin_prefetch(words + i + AHEAD);
-        for (int j = 0; j < LINE; j++)
-            sums[j] += words[i + (size_t)j];
-    }
+    const size_t n_place = n / PLACES / LINE * LINE, n_whole = n_place * PLACES;
+    for (size_t i = 0; i < n_place; i += LINE)
+        for (size_t place = 0; place < PLACES; place++)
+            for (size_t j = 0; j < LINE; j++)
+                sums[j] += words[place * n_place + i + j];
     uint64_t sum = sum_words(words + n_whole, n - n_whole);
-    for (int j = 0; j < LINE; j++)
+    for (size_t j = 0; j < LINE; j++)
         sum += sums[j];
     return sum;
 }
@@ -91,7 +89,7 @@ static inline void read_share(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct read_job *job = arg;
     size_t begin = job->n * thread / n_threads, end = job->n * (thread + 1) / n_threads;
-    job->sums[thread % 64][0] = sum_stream(job->words + begin, end - begin);
+    job->sums[thread % 64][0] = sum_places(job->words + begin, end - begin);
 }
 
 // GB/s of reading the buffer with all threads.
