@@ -168,6 +168,33 @@ static void each_call_of_any(void **state)
     each_call(NULL, ENOSPC);
 }
 
+// What else an engine may allocate: with collapsed positions and a calibrated threshold.
+static void each_call_of_opening(void **state)
+{
+    struct rig rig;
+    struct fathom_engine_params p = base_params(FATHOM_KV_SPARSE);
+    size_t n = 0;
+    (void)state;
+    p.rope.pairing = FATHOM_ROPE_HALVES;
+    p.kv.positions = FATHOM_POSITIONS_COLLAPSED;
+    p.kv.threshold_auto = true;
+    store_wrap.queue_ops = &queue_pread;
+    init_rig(&rig, p);
+    for (bool met = true; met; n++) {
+        fault_begin(n, EIO);
+        fathom_status status = open_engine(&rig);
+        if (status >= 0) status = fathom_seq_create(rig.engine, &rig.a.seq);
+        met = fault_met();
+        fault_end();
+        if (status < 0) check_told(status);
+        if (!met) check_ok(status);
+        rig_close(&rig.device, &rig.engine);
+    }
+    printf("opening: %zu calls\n", n);
+    assert_true(n > 30);
+    fini_rig(&rig);
+}
+
 // ---- Turned bits --------------------------------------------------------------------------------
 
 static void turn_bit(int fd, size_t page, uint32_t bit)
@@ -249,9 +276,8 @@ static void small_disks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_call_of_threads),
-        cmocka_unit_test(each_call_of_any),
-        cmocka_unit_test(turned_bits),
+        cmocka_unit_test(each_call_of_threads), cmocka_unit_test(each_call_of_any),
+        cmocka_unit_test(each_call_of_opening), cmocka_unit_test(turned_bits),
         cmocka_unit_test(small_disks),
     };
     return check_run("t_faults", tests, sizeof tests / sizeof *tests);
