@@ -138,7 +138,7 @@ struct fathom_kv_params {
                                   // NULL; read by fathom_engine_open
     uint64_t budget_tokens;       // rows picked by KV head; 0: budget_share
     float budget_share;           // of the sealed tokens; default 0.02
-    float candidates;             // of stage 2, times the budget; default 2
+    float candidates;             // of stage 2, times the budget, at least 4096; default 2
     float threshold;         // 0 (default): the best `budget`; else, of these, as many as lie in
                              // units that hold more than this share of a head's sealed mass
     float coverage;          // 0 (default): off; else the budget grows until this share is covered

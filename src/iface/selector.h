@@ -30,7 +30,7 @@ struct selector_params {
                              // (their bits are stage2_bits); of others the index keeps keys
     bool estimate;           // keep value sums
     bool reduce_sum;         // over the group: sum of probabilities; else their maximum
-    float candidates;        // of stage 2: times the budget; default 2
+    float candidates;        // of stage 2: times the budget, at least 4096 rows; default 2
     uint32_t n_segments_max; // segments of a sequence, both sizes together
     uint32_t segment_tokens_max;
     uint64_t n_rows_max;                // rows of a sequence's segments, masked ones included

@@ -196,6 +196,15 @@ static void t_niah(void **state)
     assert_non_null(strstr(cli.err, "--min-score"));
 }
 
+// With few tokens picked of few, the first stage's candidates must not be few as well.
+static void t_niah_sparse(void **state)
+{
+    (void)state;
+    if (check_few()) check_skip("8,192 tokens take too long");
+    cli_expect_good(cli_run("eval niah -m $M --lengths 8k --needles 32 --questions 32 --seed 5 "
+                            "--kv-mode sparse --kv-budget 1%% --min-score 0.95"));
+}
+
 static void t_bench(void **state)
 {
     (void)state;
@@ -275,8 +284,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_eval_logits),   cmocka_unit_test(t_perplexity),
         cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_niah),
-        cmocka_unit_test(t_bench),         cmocka_unit_test(t_isa),
-        cmocka_unit_test(t_inspect),
+        cmocka_unit_test(t_niah_sparse),   cmocka_unit_test(t_bench),
+        cmocka_unit_test(t_isa),           cmocka_unit_test(t_inspect),
     };
     int code = check_run("cli_measure", tests, sizeof tests / sizeof tests[0]);
     cli_close();
