@@ -162,7 +162,7 @@ struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *we
     const struct cut all = {.value = -INFINITY};
     float lo = -FLT_MAX, hi = INFINITY;
     if (want == 0) return none;
-    if (n >= 2 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
+    if (n >= (size_t)2 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
     for (;;) {
         struct items items = {x, weight, room, kv->find_above(x, n, lo, room)};
         uint64_t above, kept;

@@ -34,8 +34,8 @@ static void place_level(struct room *room, struct level *level, size_t stride, u
 // lanes.
 static size_t slots_max(const struct selector_params *p)
 {
-    const uint64_t n_splits =
-        p->kind == FATHOM_SELECTOR_CLUSTER ? p->n_rows_max / (UNIT_SPLIT * p->unit_tokens) : 0;
+    const uint64_t split_rows = (uint64_t)UNIT_SPLIT * p->unit_tokens;
+    const uint64_t n_splits = p->kind == FATHOM_SELECTOR_CLUSTER ? p->n_rows_max / split_rows : 0;
     const size_t n_units = (size_t)(p->n_rows_max / p->unit_tokens + n_splits);
     return size_round(n_units + (size_t)p->n_segments_max * (REP_LANES + 2), REP_LANES);
 }

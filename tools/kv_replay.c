@@ -109,7 +109,7 @@ void kv_replay_close(struct kv_replay **replay)
     struct kv_replay *r = *replay;
     if (r == NULL) return;
     for (uint32_t i = 0; r->files != NULL && i < 3 * r->shape.n_layers; i++)
-        if (r->files[i] != NULL) fclose(r->files[i]);
+        if (r->files[i] != NULL) (void)fclose(r->files[i]); // of a file that was read
     block_free(r->files);
     block_free(r->layers);
     block_free(r->places);

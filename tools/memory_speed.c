@@ -36,7 +36,7 @@ static uint64_t sum_piece(const uint8_t *piece, const uint8_t *next)
 {
     enum { LANES = 8, WORDS = MEMORY_PIECE_BYTES / 8 };
     uint64_t words[LANES], sums[LANES] = {0}, sum = 0;
-    for (int i = 0; i < WORDS; i += LANES) {
+    for (size_t i = 0; i < WORDS; i += LANES) {
         __builtin_prefetch(next + i * 8);
         memcpy(words, piece + i * 8, sizeof words);
         for (int j = 0; j < LANES; j++)

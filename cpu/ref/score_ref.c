@@ -84,7 +84,8 @@ static double rep_value(bool q8, const void *block, uint32_t lane, uint32_t c)
 {
     if (!q8) return half_to_float(((const uint16_t *)block)[c * REP_LANES + lane]);
     const uint8_t *codes = (const uint8_t *)block + REP_LANES * sizeof(float);
-    double code = codes[(c / 4 * REP_LANES + lane) * 4 + c % 4] - ZERO_CODE;
+    size_t at = ((size_t)c / 4 * REP_LANES + lane) * 4 + c % 4;
+    double code = codes[at] - ZERO_CODE;
     return ((const float *)block)[lane] * code;
 }
 

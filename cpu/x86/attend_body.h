@@ -127,8 +127,10 @@ SIMD_INLINE void hide_keys(int n_rows, const struct attend_step *s, uint32_t beg
 {
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     float lane_keys[VEC_LANES];
-    for (uint32_t lane = 0; lane < VEC_LANES; lane++)
-        lane_keys[lane] = (float)(lane / (uint32_t)n_rows);
+    for (uint32_t lane = 0; lane < VEC_LANES; lane++) {
+        const uint32_t key = lane / (uint32_t)n_rows;
+        lane_keys[lane] = (float)key;
+    }
     for (uint32_t key = begin; key < s->keys.end || key % VEC_LANES != 0; key += n_keys) {
         float *at = s->tile->weights + key * (uint32_t)n_rows;
         vec keys = vec_add(vec_load(lane_keys), vec_set1((float)key));

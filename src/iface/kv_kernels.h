@@ -40,7 +40,7 @@ static inline size_t kv_v_row_bytes(const struct kv_format *f)
 {
     const size_t value_bytes = f->type == FATHOM_TYPE_F32 ? 4 : 2;
     if (f->bits == 0) return f->d_v * value_bytes;
-    return (f->d_v + KV_GROUP - 1) / KV_GROUP * 4 + kv_code_bytes(f->bits, f->d_v);
+    return (size_t)((f->d_v + KV_GROUP - 1) / KV_GROUP) * 4 + kv_code_bytes(f->bits, f->d_v);
 }
 
 // Rows that lie together: K rows at k, V rows at v.

@@ -91,7 +91,7 @@ static struct feeder begin_item(const struct feed *s, const struct item *item, u
     const struct fathom_engine_params *p = &engine->params;
     const uint32_t first = s->first + item->tile * FEED_TOKENS;
     const uint32_t left = s->first + s->n_tokens - first;
-    const size_t row = (size_t)first * p->n_heads + item->kv_head * engine->group;
+    const size_t row = (size_t)first * p->n_heads + (size_t)item->kv_head * engine->group;
     const struct sealed_part part = sealed_part_at(engine, s->parts, 1 + item->share);
     struct kv_run *runs = engine->workers[thread].runs;
     return (struct feeder){

@@ -36,7 +36,7 @@ static void size_class(fathom_engine *engine, enum segment_size size, uint32_t n
         size_round(engine->selector_ops->index_bytes(engine->selector, n_rows), MEM_ALIGN_BYTES);
     class->index_head_bytes =
         class->index_bytes +
-        (bits == 0 ? 0 : size_round(2 * p->d_k * sizeof(float), MEM_ALIGN_BYTES));
+        (bits == 0 ? 0 : size_round((size_t)2 * p->d_k * sizeof(float), MEM_ALIGN_BYTES));
 }
 
 static fathom_status open_selector(fathom_engine *engine, const struct sizes *sizes)
@@ -147,8 +147,8 @@ static fathom_status size_tail(fathom_engine *engine)
     engine->picks = kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO;
     engine->n_tail_max = p->n_tokens_max;
     // While a segment is sealed its rows stay, and two steps come in.
-    const uint64_t n_least =
-        (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment + 2 * p->n_step_max;
+    const uint64_t n_least = (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment +
+                             2 * (uint64_t)p->n_step_max;
     const uint64_t n_needed = engine->tiered ? n_least : p->n_tokens_max;
     if (kv->device_bytes > 0 && n_needed > n_fit && n_fit < p->n_tokens_max)
         return status_set(FATHOM_ENOMEM,

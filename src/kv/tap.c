@@ -29,8 +29,9 @@ fathom_status tap_show(fathom_engine *engine, struct fathom_seq seq, const struc
                                              slot->step_tokens * n_values * sizeof *rows));
     if (engine->frequencies != NULL && kind != FATHOM_TAP_VALUES)
         for (uint32_t t = 0; t < slot->step_tokens; t++)
-            engine->device->kernels->rope(rows + t * n_values, slot->cos_sin + t * p->rope.n_rot,
-                                          n_heads, p->d_k, p->rope.n_rot, p->rope.pairing);
+            engine->device->kernels->rope(rows + t * n_values,
+                                          slot->cos_sin + (size_t)t * p->rope.n_rot, n_heads,
+                                          p->d_k, p->rope.n_rot, p->rope.pairing);
     const struct fathom_tap_args args = {
         .seq = seq,
         .layer = layer,
