@@ -135,7 +135,7 @@ static void bracket(const float *x, const float *weight, size_t n, uint64_t want
     uint64_t total = 0;
     for (size_t i = step / 2; i < n; i += step) {
         at[sample.n] = (uint32_t)i;
-        sample.n += x[i] > -INFINITY;
+        if (x[i] > -INFINITY) sample.n++;
     }
     const struct range range = find_range(&sample);
     for (size_t i = 0; i < sample.n; i++) {

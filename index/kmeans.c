@@ -267,6 +267,7 @@ void kmeans_run(const struct kmeans_args *args)
 {
     struct kmeans k = {.args = args};
     const struct part all = {.n_rows = args->n, .m = args->m};
+    if (args->n == 0) return; // nothing to label, and no mean
     lay_out(&k, args->kernels, args->n, args->d, args->m, args->scratch);
     for (uint32_t i = 0; i < args->n; i++)
         k.order[i] = i;

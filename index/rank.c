@@ -71,7 +71,7 @@ void rank_count_above(const struct search *s, const struct head *head,
         for (uint32_t i = 0; i < args.n; i++) {
             const float weight = args.weight[i];
             if (!(weight > 0)) continue;
-            const float above = share[i] + logf(weight) - grid->from;
+            const float above = args.out[i] + logf(weight) - grid->from;
             if (!(above > 0)) continue;
             const float at = ceilf(above / grid->step) - 1; // the highest threshold below it
             rows[at < (float)grid->n ? (uint32_t)at : grid->n - 1] += (uint64_t)weight;

@@ -124,7 +124,7 @@ static int fill_asking(struct attend_run *run, struct progress *progress)
 {
     const uint32_t n_all = run->plan.n_tokens;
     const uint32_t depths[N_DEPTHS] = {n_all / 8, n_all / 2, n_all};
-    double at[N_DEPTHS], us[N_DEPTHS];
+    double at[N_DEPTHS], us[N_DEPTHS] = {0};
     uint32_t first = 0;
     int n_measured = 0;
     for (int i = 0; i < N_DEPTHS; i++) {

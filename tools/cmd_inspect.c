@@ -252,13 +252,15 @@ static void print_value(const json_t *value, int width)
 // Prints the keys or the values of a table's row, of at most four columns.
 static void print_row(json_t *row, bool keys)
 {
-    static const int widths[] = {40, 8, 14};
+    enum { COLUMNS_MAX = 4 };
+    static const int widths[COLUMNS_MAX] = {40, 8, 14};
     size_t column = 0;
     const char *key;
     json_t *value;
     json_object_foreach(row, key, value)
     {
-        int width = ++column < json_object_size(row) ? widths[column - 1] : 0;
+        bool last = ++column >= COLUMNS_MAX || column == json_object_size(row);
+        int width = last ? 0 : widths[column - 1];
         printf("  ");
         if (keys)
             printf("%-*s", width, key);

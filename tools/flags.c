@@ -125,7 +125,7 @@ static double number_of(const struct flag *flag, const void *options)
 static int check_value(const struct flag *flag, const void *options, const char *name,
                        const char *text)
 {
-    if (flag->value == NULL) return EXIT_GOOD;
+    if (flag->value == NULL || text == NULL) return EXIT_GOOD; // a switch has no text
     if (strchr(flag->value, '|') != NULL && !has_word(flag->value, text))
         return say_error("%s %s: must be one of %s", name, text, flag->value);
     const char *dots = strstr(flag->value, "..");

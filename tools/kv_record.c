@@ -115,9 +115,10 @@ static void see(const struct fathom_tap_args *args, void *user)
 
 static int choose_layers(struct kv_record *r, const struct flag_counts *list, uint32_t n_layers)
 {
-    r->shape.n_layers = list->n > 0 ? list->n : n_layers;
-    r->layers = block_new(r->shape.n_layers, sizeof *r->layers);
+    const uint32_t n = list->n > 0 ? list->n : n_layers;
+    r->layers = block_new(n, sizeof *r->layers);
     if (r->layers == NULL) return EXIT_BAD;
+    r->shape.n_layers = n; // from here on: closing goes through as many
     for (uint32_t i = 0; i < r->shape.n_layers; i++) {
         r->layers[i].layer = list->n > 0 ? list->items[i] : i;
         if (r->layers[i].layer >= n_layers)
@@ -205,7 +206,7 @@ int kv_record_close(struct kv_record **record, bool keep)
     if (r == NULL) return EXIT_GOOD;
     int code = r->code;
     if (code == EXIT_GOOD) code = say_status(fathom_engine_tap(r->engine, NULL, NULL));
-    for (uint32_t i = 0; r->layers != NULL && i < r->shape.n_layers; i++)
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
         for (int kind = 0; kind < KINDS; kind++) {
             FILE *file = r->layers[i].files[kind];
             if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)

@@ -168,7 +168,7 @@ static float log_sum_exp_ref(const float *x, const float *weight, size_t n)
     for (size_t i = 0; i < n; i++)
         if (weight == NULL || weight[i] != 0)
             sum += (weight == NULL ? 1 : (double)weight[i]) * exp(x[i] - base);
-    return (float)(base + log(sum));
+    return sum == 0 ? -INFINITY : (float)(base + log(sum));
 }
 
 static double rank_value(const struct rank_args *args, uint32_t g, size_t i)

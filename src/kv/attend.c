@@ -353,7 +353,7 @@ fathom_status attend_tiered(fathom_engine *engine, struct slot *slot, uint32_t l
     FATHOM_TRY(
         engine->device->ops->upload(engine->device, out, merged,
                                     (size_t)slot->step_tokens * p->n_heads * p->d_v * sizeof *out));
-    if (decode && picks && verify_is_due(engine, slot))
+    if (decode && picks && lse != NULL && verify_is_due(engine, slot))
         return verify(engine, slot, layer, q, merged, lse);
     return FATHOM_OK;
 }

@@ -11,9 +11,11 @@ fathom_status budget_open(fathom_engine *engine)
     const struct budget all = {kv->budget_tokens, kv->budget_share};
     const uint32_t n_heads = engine->segments.n_heads;
     FATHOM_TRY(mem_new(n_heads, sizeof *engine->head_budgets, "budgets", &engine->head_budgets));
-    for (uint32_t i = 0; i < n_heads; i++)
-        engine->head_budgets[i] =
-            kv->head_budgets != NULL ? (struct budget){.tokens = kv->head_budgets[i]} : all;
+    for (uint32_t i = 0; i < n_heads; i++) {
+        engine->head_budgets[i] = all;
+        if (kv->head_budgets == NULL) continue;
+        engine->head_budgets[i] = (struct budget){.tokens = kv->head_budgets[i]};
+    }
     kv->head_budgets = NULL; // the caller's
     return FATHOM_OK;
 }

@@ -21,9 +21,10 @@ struct workspace {
     void *selector;
 };
 
+// Of base NULL only the bytes used mean something.
 static size_t carve(uint8_t *base, size_t *used, size_t bytes, void *out)
 {
-    if (base != NULL) *(void **)out = base + *used;
+    *(void **)out = (void *)((uintptr_t)base + *used);
     *used += size_round(bytes, MEM_ALIGN_BYTES);
     return *used;
 }

@@ -94,7 +94,8 @@ static void test_deterministic(void **state)
         float *k;
         check_ok(mem_new(2 * 2000 * 64, sizeof *k, "keys", &k));
         rig_fill_keys(&rng, RIG_LOOSE, k, 2000, 64);
-        memcpy(k + 2000 * 64, k, 2000 * 64 * sizeof *k);
+        float *twice = k + 2000 * 64;
+        memcpy(twice, k, 2000 * 64 * sizeof *k);
         struct rng values = rng;
         rig_add_keys(&rig, &values, k, NULL, 2000, true);
         const struct rig_segment *a = &rig.segments[0][0], *b = &rig.segments[1][0];

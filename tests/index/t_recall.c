@@ -59,7 +59,7 @@ static struct {
 // Text goes from topic to topic, with similar keys in each; a needle is one key of its own.
 static void plant(struct rng *rng)
 {
-    float topic[D];
+    float topic[D] = {0};
     for (uint32_t s = 0; s < SEGMENTS; s++)
         for (uint32_t row = 0; row < ROWS; row++)
             for (uint32_t c = 0; c < D; c++) {

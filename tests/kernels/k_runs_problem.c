@@ -126,7 +126,7 @@ static void fill_rows(struct runs_problem *p, struct rng *rng)
 {
     struct kernel_table ref;
     const struct kv_format *f = &p->args.format;
-    float *x, v[256], mean[256];
+    float *x, v[256], mean[256] = {0};
     cpu_kernels_init(&ref, 0);
     check_ok(mem_new((size_t)p->n_rows * f->d_k, sizeof *x, "keys", &x));
     for (uint32_t i = 0; i < f->d_k; i++)

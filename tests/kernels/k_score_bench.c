@@ -119,7 +119,7 @@ static void bench_shape(struct pool *one, struct pool *all, struct score_job *jo
     set_chunks(job, rows ? RUN_ROWS : CHUNK, memory_bytes);
     double cold_ns = bench_ns(all, score_share, job) / job->n_chunks / job->chunk_items;
     double gbps = (double)row_bytes / cold_ns;
-    printf("%-7s %-10s d %-3u group %u %7.2f ns in cache; memory, %u threads: %6.2f ns %6.2f GB/s "
+    printf("%-7s %-10s d %-3u group %u %7.2f ns in cache; memory, %d threads: %6.2f ns %6.2f GB/s "
            "%5.1f %% of reading's %.1f\n",
            name, job_names[job->kind], job->d, job->group, warm_ns, N_THREADS, cold_ns, gbps,
            100 * gbps / read_gbps, read_gbps);
@@ -171,7 +171,7 @@ static void pack_steps(void *arg, uint32_t thread, uint32_t n_threads)
                                                 .out = job->out});
             break;
         case FIND: // one in seven
-            kv->find_above(job->x, LSE_COUNT, 3, (uint32_t *)job->out);
+            kv->find_above(job->x, LSE_COUNT, 3, (void *)job->out);
             break;
         default:
             job->out[0] = kv->log_sum_exp(job->x, NULL, LSE_COUNT);
