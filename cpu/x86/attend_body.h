@@ -30,6 +30,10 @@ enum {
     ROWS = 8, // at most, that go together
     D_MAX = 256,
     KEY_STEP = 16, // scores are computed for whole steps of keys
+    LINE_BYTES = 64,
+    AHEAD_BLOCKS = 4, // fetched together
+    AHEAD_KEYS = AHEAD_BLOCKS * BLOCK_KEYS,
+    N_PLACES = 2 * AHEAD_BLOCKS, // of K and of V
 };
 static_assert(KEY_STEP % VEC_LANES == 0 && BLOCK_KEYS % KEY_STEP == 0, "vectors fill a step");
 
@@ -60,7 +64,8 @@ struct attend_step {
     const char *k_tail;    // of the step of keys at n_whole, where a block is not whole steps
     uint32_t n_whole;      // keys of whole steps
     struct key_range keys; // that all these rows see
-    bool ahead;            // fetch the next block meanwhile: there is one, and its rows lie close
+    const char *places[N_PLACES]; // the blocks that come next, fetched by turns
+    size_t ahead_at, ahead_end;   // what was and what will be fetched of each, in bytes
 };
 
 SIMD_INLINE size_t value_bytes(int32_t type)
@@ -68,17 +73,41 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-enum { LINE_BYTES = 64 };
-
-// Begins to bring these bytes to the cache. All loops fetch the next block while they work on this
-// one, evenly and in the order of addresses, whatever the order of that work: where K and V stream
-// from memory, the hardware alone starts anew at each page and at each change between K and V, and
-// takes columns of several rows for no stream at all.
-SIMD_INLINE void fetch_bytes(const char *p, size_t bytes)
+// While AHEAD_BLOCKS blocks are worked on, the next so many are fetched to the second-level cache,
+// as fast as these are read: a line of each place by turns. The hardware streams the page of each
+// place on its own, so the pauses at the beginning of a page hide behind other pages; fetched in
+// the order of the work, every page of K and of V would cost one.
+SIMD_INLINE void fetch_ahead(struct attend_step *s)
 {
+    if (s->ahead_at >= s->ahead_end) return;
 #pragma GCC unroll 8
-    for (size_t at = 0; at < bytes; at += LINE_BYTES)
-        _mm_prefetch(p + at, _MM_HINT_T0);
+    for (int i = 0; i < N_PLACES; i++)
+        _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T1);
+    s->ahead_at += LINE_BYTES;
+}
+
+// How many steps of a loop that reads so many bytes in each have a line of each place to fetch.
+SIMD_INLINE uint32_t fetch_period(size_t step_bytes)
+{
+    return step_bytes < N_PLACES * LINE_BYTES ? (uint32_t)(N_PLACES * LINE_BYTES / step_bytes) : 1;
+}
+
+// Sets out what comes after the AHEAD_KEYS keys from `first` on: nothing where rows lie apart. In
+// place of a block that is not there stands one that the cache has.
+static inline void place_ahead(struct attend_step *s, size_t value_bytes, uint32_t first)
+{
+    const struct attend_args *a = s->args;
+    const bool close =
+        a->k_stride_bytes == a->d_k * value_bytes && a->v_stride_bytes == a->d_v * value_bytes;
+    const bool more = a->n_keys - first > AHEAD_KEYS;
+    s->ahead_at = 0;
+    s->ahead_end = close && more ? BLOCK_KEYS * a->k_stride_bytes : 0;
+    for (uint32_t i = 0; i < AHEAD_BLOCKS; i++) {
+        const size_t key = first + (size_t)(AHEAD_BLOCKS + i) * BLOCK_KEYS;
+        const size_t at = key < a->n_keys ? key : first;
+        s->places[2 * i] = (const char *)a->k + at * a->k_stride_bytes;
+        s->places[2 * i + 1] = (const char *)a->v + at * a->v_stride_bytes;
+    }
 }
 
 // sums[key * n_rows + row] += q[row][c ...] * k[key][c ...] by lanes.
@@ -100,11 +129,12 @@ SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step 
 }
 
 // weights = scale * <q[row], k[key]> for keys begin .. end - 1; begin is that of a step.
-SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *s, const char *k,
+SIMD_INLINE void score_keys(int32_t type, int n_rows, struct attend_step *s, const char *k,
                             size_t stride_bytes, uint32_t begin, uint32_t end)
 {
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
+    const uint32_t period = fetch_period(VEC_LANES * n_keys * value_bytes(type));
     vec scale = vec_set1(s->args->scale);
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
         vec sums[VEC_LANES];
@@ -112,9 +142,7 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, const struct attend_step *
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
         for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
-            if (s->ahead)
-                fetch_bytes(k + BLOCK_KEYS * stride_bytes + c * n_keys * value_bytes(type),
-                            VEC_LANES * n_keys * value_bytes(type));
+            if (c % (VEC_LANES * period) == 0) fetch_ahead(s);
             dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
         }
         if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
@@ -194,7 +222,7 @@ SIMD_INLINE void weigh_keys(int n_rows, const struct attend_step *s, float *fact
 // o[row][c ...] = factor[row] * o[row][c ...] + sum_j weight[row, j] * v[j][c ...], for n_vecs
 // vectors of columns, the last with n values. The block is summed up first and then added: its
 // rounding errors do not grow with the number of keys.
-SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struct attend_step *s,
+SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, struct attend_step *s,
                                const float *factors, uint32_t c, size_t n)
 {
     vec sums[VEC_LANES];
@@ -204,9 +232,9 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     const size_t stride_bytes = s->args->v_stride_bytes, vec_bytes = VEC_LANES * value_bytes(type);
     const char *v = s->v + s->keys.begin * stride_bytes + c * value_bytes(type);
     const float *weights = s->tile->weights + s->keys.begin * (uint32_t)n_rows;
-    const char *next = s->v + BLOCK_KEYS * (stride_bytes + c * value_bytes(type));
+    const uint32_t period = fetch_period((size_t)n_vecs * vec_bytes);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++) {
-        if (s->ahead) fetch_bytes(next, (size_t)n_vecs * vec_bytes);
+        if (key % period == 0) fetch_ahead(s);
         vec values[4];
 #pragma GCC unroll 16
         for (int i = 0; i < n_vecs; i++)
@@ -219,7 +247,6 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
                 sums[row * n_vecs + i] = vec_fma(w, values[i], sums[row * n_vecs + i]);
         }
         v += stride_bytes;
-        next += (size_t)n_vecs * vec_bytes;
         weights += n_rows;
     }
 #pragma GCC unroll 16
@@ -233,7 +260,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
     }
 }
 
-SIMD_INLINE void attend_rows(int32_t type, int n_rows, const struct attend_step *s)
+SIMD_INLINE void attend_rows(int32_t type, int n_rows, struct attend_step *s)
 {
     const size_t stride_bytes = s->args->k_stride_bytes;
     uint32_t begin = s->keys.begin - s->keys.begin % KEY_STEP;
@@ -279,8 +306,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     s->k = (const char *)a->k + first * a->k_stride_bytes;
     s->v = (const char *)a->v + first * a->v_stride_bytes;
     s->n_whole = n_keys - n_keys % KEY_STEP;
-    const bool close = a->k_stride_bytes == a->d_k * value_bytes(type) &&
-                       a->v_stride_bytes == a->d_v * value_bytes(type);
+    if (first % AHEAD_KEYS == 0) place_ahead(s, value_bytes(type), first);
     if (n_keys % KEY_STEP != 0) {
         size_t row_bytes = a->d_k * value_bytes(type);
         memset(s->tile->k_tail, 0, KEY_STEP * row_bytes);
@@ -290,7 +316,6 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     }
     for (uint32_t row = 0, n = 0; row < n_rows; row += n) {
         s->first_row = row;
-        s->ahead = row == 0 && close && first + BLOCK_KEYS < a->n_keys;
         for (n = 0; n < ROWS && row + n < n_rows; n++) {
             uint32_t token = (row_begin + row + n) / a->group;
             uint32_t head = (row_begin + row + n) % a->group;
@@ -337,6 +362,7 @@ SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
         // The first token sees the least key, the last token the greatest.
         uint32_t begin = find_seen(a, row / a->group, 0, a->n_keys).begin;
         uint32_t end = find_seen(a, (row + n_rows - 1) / a->group, 0, a->n_keys).end;
+        place_ahead(&s, value_bytes(type), begin - begin % AHEAD_KEYS);
         for (uint32_t first = begin - begin % BLOCK_KEYS; first < end; first += BLOCK_KEYS)
             attend_block(type, &s, row, n_rows, first,
                          a->n_keys - first < BLOCK_KEYS ? a->n_keys - first : BLOCK_KEYS);
