@@ -41,34 +41,41 @@ struct runs_step {
     struct runs_tile *tile;
     uint32_t first;
     const struct row_block *block;
-    const char *const *v;         // the block's rows of V, plain
-    const struct row_block *next; // to be fetched meanwhile, or NULL
+    const char *const *v; // the block's rows of V, plain
+    struct row_fetch *fetch;
 };
+
+// sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes, of n columns.
+SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct runs_step *s, uint32_t key,
+                             uint32_t c, size_t n, vec *sums)
+{
+    const int n_keys = VEC_LANES / n_rows;
+    vec keys[VEC_LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < n_keys; i++)
+        keys[i] = vec_load_type_n(type, s->block->k[key + (uint32_t)i] + c * plain_bytes(type), n);
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++) {
+        vec q = vec_hold(vec_load(s->tile->q[s->first + (uint32_t)row] + c));
+#pragma GCC unroll 16
+        for (int i = 0; i < n_keys; i++)
+            sums[row * n_keys + i] = vec_fma(q, keys[i], sums[row * n_keys + i]);
+    }
+}
 
 // Scores of keys key .. key + VEC_LANES / n_rows - 1 of the block, which fill a vector.
 SIMD_INLINE void score_plain_keys(int32_t type, int n_rows, const struct runs_step *s, uint32_t key)
 {
     const int n_keys = VEC_LANES / n_rows;
-    const uint32_t d = s->args->format.d_k;
-    vec sums[VEC_LANES], keys[VEC_LANES];
+    const uint32_t d = s->args->format.d_k, d_whole = d - d % VEC_LANES;
+    vec sums[VEC_LANES];
     float scores[VEC_LANES];
 #pragma GCC unroll 16
     for (int i = 0; i < VEC_LANES; i++)
         sums[i] = vec_zero();
-    for (uint32_t c = 0; c < d; c += VEC_LANES) {
-#pragma GCC unroll 16
-        for (int i = 0; i < n_keys; i++) {
-            const char *k = s->block->k[key + (uint32_t)i] + c * plain_bytes(type);
-            keys[i] = c + VEC_LANES <= d ? vec_load_type(type, k) : vec_load_type_n(type, k, d - c);
-        }
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++) {
-            vec q = vec_hold(vec_load(s->tile->q[s->first + (uint32_t)row] + c));
-#pragma GCC unroll 16
-            for (int i = 0; i < n_keys; i++)
-                sums[row * n_keys + i] = vec_fma(q, keys[i], sums[row * n_keys + i]);
-        }
-    }
+    for (uint32_t c = 0; c < d_whole; c += VEC_LANES)
+        dot_columns(type, n_rows, s, key, c, VEC_LANES, sums);
+    if (d_whole < d) dot_columns(type, n_rows, s, key, d_whole, d - d_whole, sums);
     vec_store(scores, vec_sums(sums));
 #pragma GCC unroll 4
     for (int row = 0; row < n_rows; row++)
@@ -81,7 +88,8 @@ SIMD_INLINE void score_plain(int32_t type, int n_rows, const struct runs_step *s
 {
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     for (uint32_t key = 0; key < s->block->n_keys; key += n_keys) {
-        if (s->next != NULL) fetch_in_keys(s->next, key / n_keys, BLOCK_KEYS / n_keys);
+        for (uint32_t i = 0; i < n_keys; i++)
+            if ((key + i) % TURN_KEYS == 0) fetch_turn(s->fetch);
         score_plain_keys(type, n_rows, s, key);
     }
 }
@@ -172,7 +180,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
         for (int i = 0; i < n_vecs; i++)
             sums[row][i] = vec_zero();
     for (uint32_t key = 0; key < s->block->n_keys; key++) {
-        if (c == 0 && s->next != NULL) fetch_in_blend(s->next, key);
+        if (key % TURN_KEYS == 0) fetch_turn(s->fetch);
         const char *v = s->v[key] + c * plain_bytes(type);
         vec values[4];
 #pragma GCC unroll 4
@@ -195,14 +203,14 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
         }
 }
 
-SIMD_INLINE void attend_rows(uint32_t bits, int32_t type, int n_rows, const struct runs_step *s)
+SIMD_INLINE void attend_rows(bool codes, int32_t type, int n_rows, const struct runs_step *s)
 {
     enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
     const uint32_t d = s->args->format.d_v;
-    if (bits == 0)
-        score_plain(type, n_rows, s);
-    else
+    if (codes)
         score_codes(n_rows, s);
+    else
+        score_plain(type, n_rows, s);
     weigh_block(n_rows, s);
     uint32_t c = 0;
     for (; c + VECS * VEC_LANES <= d; c += VECS * VEC_LANES)
@@ -212,26 +220,71 @@ SIMD_INLINE void attend_rows(uint32_t bits, int32_t type, int n_rows, const stru
     if (c < d) blend_columns(type, n_rows, 1, s, c, d - c);
 }
 
-// All rows of the tile over one block.
-SIMD_INLINE void attend_block(uint32_t bits, int32_t type, struct runs_step *s, uint32_t n_rows)
-{
-    struct runs_tile *tile = s->tile;
-    const struct kv_format *f = &s->args->format;
-    const char *wide_v[BLOCK_KEYS];
-    s->v = s->block->v;
-    if (bits != 0) {
-        decode_keys(bits, s->block, s->next, f->d_k, &tile->wide);
-        decode_values(bits, s->block, f->d_v, &tile->wide, wide_v);
-        s->v = wide_v;
+// What to do with a block, by how its rows are stored. Each is a function of its own: in one large
+// function their sums would not stay in registers.
+struct runs_kind {
+    void (*unpack)(struct runs_step *s, const char **v); // NULL: rows are plain
+    void (*attend[3])(const struct runs_step *s);        // for 1, 2, 4 query rows
+};
+
+#define RUNS_CODES(BITS)                                                                           \
+    static void unpack_##BITS(struct runs_step *s, const char **v)                                 \
+    {                                                                                              \
+        const struct kv_format *f = &s->args->format;                                              \
+        decode_keys(BITS, s->block, s->fetch, f->d_k, &s->tile->wide);                             \
+        decode_values(BITS, s->block, f->d_v, &s->tile->wide, v);                                  \
     }
-    for (s->first = 0; s->first < n_rows; s->next = NULL) {
-        uint32_t left = n_rows - s->first;
-        if (left >= 4)
-            attend_rows(bits, type, 4, s), s->first += 4;
-        else if (left >= 2)
-            attend_rows(bits, type, 2, s), s->first += 2;
-        else
-            attend_rows(bits, type, 1, s), s->first += 1;
+RUNS_CODES(8)
+RUNS_CODES(4)
+RUNS_CODES(2)
+
+#define RUNS_ROWS(NAME, CODES, TYPE)                                                               \
+    static void attend_##NAME##_1(const struct runs_step *s)                                       \
+    {                                                                                              \
+        attend_rows(CODES, TYPE, 1, s);                                                            \
+    }                                                                                              \
+    static void attend_##NAME##_2(const struct runs_step *s)                                       \
+    {                                                                                              \
+        attend_rows(CODES, TYPE, 2, s);                                                            \
+    }                                                                                              \
+    static void attend_##NAME##_4(const struct runs_step *s)                                       \
+    {                                                                                              \
+        attend_rows(CODES, TYPE, 4, s);                                                            \
+    }
+RUNS_ROWS(codes, true, FATHOM_TYPE_F32)
+RUNS_ROWS(f32, false, FATHOM_TYPE_F32)
+RUNS_ROWS(f16, false, FATHOM_TYPE_F16)
+RUNS_ROWS(bf16, false, FATHOM_TYPE_BF16)
+
+#define RUNS_ATTEND(NAME)                                                                          \
+    {                                                                                              \
+        attend_##NAME##_1, attend_##NAME##_2, attend_##NAME##_4                                    \
+    }
+
+static const struct runs_kind *runs_kind_of(const struct kv_format *f)
+{
+    static const struct runs_kind plain[] = {[FATHOM_TYPE_F32] = {NULL, RUNS_ATTEND(f32)},
+                                             [FATHOM_TYPE_F16] = {NULL, RUNS_ATTEND(f16)},
+                                             [FATHOM_TYPE_BF16] = {NULL, RUNS_ATTEND(bf16)}};
+    static const struct runs_kind codes[] = {[8] = {unpack_8, RUNS_ATTEND(codes)},
+                                             [4] = {unpack_4, RUNS_ATTEND(codes)},
+                                             [2] = {unpack_2, RUNS_ATTEND(codes)}};
+    return f->bits == 0 ? &plain[f->type] : &codes[f->bits];
+}
+
+// All rows of the tile over one block.
+static void attend_block(const struct runs_kind *kind, struct runs_step *s, uint32_t n_rows)
+{
+    const char *unpacked[BLOCK_KEYS];
+    s->v = s->block->v;
+    if (kind->unpack != NULL) {
+        kind->unpack(s, unpacked);
+        s->v = unpacked;
+    }
+    for (s->first = 0; s->first < n_rows;) {
+        const uint32_t left = n_rows - s->first, log = left >= 4 ? 2 : left >= 2 ? 1 : 0;
+        kind->attend[log](s);
+        s->first += 1u << log;
     }
 }
 
@@ -268,9 +321,9 @@ static void close_row(const struct attend_runs_args *a, const struct runs_tile *
 }
 
 // Query rows first .. first + n_rows - 1 of all tokens over all runs.
-SIMD_INLINE void attend_tile(uint32_t bits, int32_t type, const struct attend_runs_args *a,
-                             uint32_t first, uint32_t n_rows)
+static void attend_tile(const struct attend_runs_args *a, uint32_t first, uint32_t n_rows)
 {
+    const struct runs_kind *kind = runs_kind_of(&a->format);
     struct runs_tile *tile = a->scratch;
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t token = (first + i) / a->group, head = (first + i) % a->group;
@@ -278,17 +331,16 @@ SIMD_INLINE void attend_tile(uint32_t bits, int32_t type, const struct attend_ru
                  a->o + token * a->o_stride + head * a->format.d_v,
                  a->accumulate ? a->lse[token * a->lse_stride + head] : 0);
     }
-    struct row_block blocks[2];
+    struct row_block blocks[2 * AHEAD_BLOCKS]; // worked on, and fetched
     struct row_cursor cursor = row_cursor_open(a);
-    gather_rows(&cursor, &blocks[0]);
-    for (uint32_t i = 0; blocks[i % 2].n_keys > 0; i++) {
-        struct row_block *next = &blocks[(i + 1) % 2];
-        gather_rows(&cursor, next);
-        struct runs_step s = {.args = a,
-                              .tile = tile,
-                              .block = &blocks[i % 2],
-                              .next = next->n_keys > 0 ? next : NULL};
-        attend_block(bits, type, &s, n_rows);
+    struct row_fetch fetch = {.k_bytes = cursor.k_bytes, .v_bytes = cursor.v_bytes};
+    gather_blocks(&cursor, blocks);
+    for (uint32_t i = 0; blocks[i % (2 * AHEAD_BLOCKS)].n_keys > 0; i++) {
+        if (i % AHEAD_BLOCKS == 0)
+            row_fetch_open(&fetch, &cursor, blocks + (i + AHEAD_BLOCKS) % (2 * AHEAD_BLOCKS));
+        struct runs_step s = {
+            .args = a, .tile = tile, .block = &blocks[i % (2 * AHEAD_BLOCKS)], .fetch = &fetch};
+        attend_block(kind, &s, n_rows);
     }
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t token = (first + i) / a->group, head = (first + i) % a->group;
@@ -297,26 +349,15 @@ SIMD_INLINE void attend_tile(uint32_t bits, int32_t type, const struct attend_ru
     }
 }
 
-SIMD_INLINE void attend_format(uint32_t bits, int32_t type, const struct attend_runs_args *a)
-{
-    uint32_t n_rows = a->n_tokens * a->group;
-    for (uint32_t row = 0; row < n_rows; row += TILE_ROWS)
-        attend_tile(bits, type, a, row, n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS);
-}
-
 static void attend_runs(const struct attend_runs_args *a)
 {
-    const struct kv_format *f = &a->format;
     bool any = false;
     for (uint32_t r = 0; r < a->n_runs; r++)
         any = any || a->runs[r].n_rows > 0;
     if (!any && a->accumulate) return; // the partial stays, bit by bit
-    if (f->bits == 8) attend_format(8, FATHOM_TYPE_F32, a);
-    if (f->bits == 4) attend_format(4, FATHOM_TYPE_F32, a);
-    if (f->bits == 2) attend_format(2, FATHOM_TYPE_F32, a);
-    if (f->bits == 0 && f->type == FATHOM_TYPE_F32) attend_format(0, FATHOM_TYPE_F32, a);
-    if (f->bits == 0 && f->type == FATHOM_TYPE_F16) attend_format(0, FATHOM_TYPE_F16, a);
-    if (f->bits == 0 && f->type == FATHOM_TYPE_BF16) attend_format(0, FATHOM_TYPE_BF16, a);
+    const uint32_t n_rows = a->n_tokens * a->group;
+    for (uint32_t row = 0; row < n_rows; row += TILE_ROWS)
+        attend_tile(a, row, n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS);
 }
 
 #endif

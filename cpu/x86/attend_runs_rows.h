@@ -15,6 +15,9 @@ enum {
     ROWS = 4, // at most, that go together
     D_MAX = 256,
     LINE_BYTES = 64,
+    AHEAD_BLOCKS = 4,         // gathered, and fetched, together
+    N_TURNS = 2 * BLOCK_KEYS, // of fetching them: a row of K of each block, then one of V
+    TURN_KEYS = 4,            // of the work, for a turn
 };
 static_assert(BLOCK_KEYS % (2 * VEC_LANES) == 0, "vectors fill a block");
 
@@ -22,6 +25,13 @@ static_assert(BLOCK_KEYS % (2 * VEC_LANES) == 0, "vectors fill a block");
 struct row_block {
     const char *k[BLOCK_KEYS], *v[BLOCK_KEYS];
     uint32_t n_keys;
+};
+
+// The blocks that come next are fetched to the second-level cache while others are worked on: a row
+// of each by turns, so that the hardware streams several places at once.
+struct row_fetch {
+    const struct row_block *blocks; // AHEAD_BLOCKS
+    uint32_t turn;
     uint32_t k_bytes, v_bytes; // of a row
 };
 
@@ -64,11 +74,16 @@ static void gather_rows(struct row_cursor *cursor, struct row_block *block)
         if (at.row == at.run->n_rows) at.run++, at.row = 0;
     }
     block->n_keys = n;
-    block->k_bytes = at.k_bytes;
-    block->v_bytes = at.v_bytes;
     for (; n < BLOCK_KEYS; n++)
         block->k[n] = block->v[n] = zeros;
     *cursor = at;
+}
+
+// The next AHEAD_BLOCKS blocks; those that are lacking have no keys.
+static void gather_blocks(struct row_cursor *cursor, struct row_block *blocks)
+{
+    for (uint32_t b = 0; b < AHEAD_BLOCKS; b++)
+        gather_rows(cursor, &blocks[b]);
 }
 
 SIMD_INLINE size_t plain_bytes(int32_t type)
@@ -80,39 +95,39 @@ SIMD_INLINE size_t plain_bytes(int32_t type)
 SIMD_INLINE void fetch_row(const char *row, uint32_t bytes)
 {
     for (uint32_t at = 0; at < bytes; at += LINE_BYTES)
-        _mm_prefetch(row + at, _MM_HINT_T0);
-    _mm_prefetch(row + bytes - 1, _MM_HINT_T0);
+        _mm_prefetch(row + at, _MM_HINT_T1);
+    _mm_prefetch(row + bytes - 1, _MM_HINT_T1);
 }
 
-// Half the rows of a block are fetched while the keys of the last one are scored or unpacked, half
-// while its values are blended.
-SIMD_INLINE void fetch_in_keys(const struct row_block *next, uint32_t done, uint32_t all)
+// Gathers the next blocks, to be fetched from now on.
+static void row_fetch_open(struct row_fetch *fetch, struct row_cursor *cursor,
+                           struct row_block *blocks)
 {
-    const uint32_t half = BLOCK_KEYS / 2;
-    for (uint32_t i = half * done / all; i < half * (done + 1) / all; i++) {
-        fetch_row(next->k[i], next->k_bytes);
-        fetch_row(next->v[i], next->v_bytes);
-    }
+    gather_blocks(cursor, blocks);
+    fetch->blocks = blocks;
+    fetch->turn = blocks[0].n_keys > 0 ? 0 : N_TURNS;
 }
-SIMD_INLINE void fetch_in_blend(const struct row_block *next, uint32_t key)
+
+SIMD_INLINE void fetch_turn(struct row_fetch *fetch)
 {
-    const uint32_t i = BLOCK_KEYS / 2 + key / 2;
-    if (key % 2 == 0)
-        fetch_row(next->k[i], next->k_bytes);
-    else
-        fetch_row(next->v[i], next->v_bytes);
+    if (fetch->turn == N_TURNS) return;
+    const uint32_t i = fetch->turn / 2;
+    const bool values = fetch->turn++ % 2 != 0;
+    for (uint32_t b = 0; b < AHEAD_BLOCKS; b++) {
+        const struct row_block *block = &fetch->blocks[b];
+        fetch_row(values ? block->v[i] : block->k[i], values ? fetch->v_bytes : fetch->k_bytes);
+    }
 }
 
 // Codes only: step and min are in the query.
-SIMD_INLINE void decode_keys(uint32_t bits, const struct row_block *block,
-                             const struct row_block *next, uint32_t d, struct wide_rows *wide)
+SIMD_INLINE void decode_keys(uint32_t bits, const struct row_block *block, struct row_fetch *fetch,
+                             uint32_t d, struct wide_rows *wide)
 {
     const uint32_t channels = 128 / bits, slot_channels = KV_PIECE_BYTES;
-    const uint32_t n_steps = (d + channels - 1) / channels * (BLOCK_KEYS / VEC_LANES);
-    uint32_t step = 0;
-    for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES)
-        for (uint32_t piece = 0; piece < d; piece += channels, step++) {
-            if (next != NULL) fetch_in_keys(next, step, n_steps);
+    for (uint32_t key = 0; key < BLOCK_KEYS; key += VEC_LANES) {
+        for (uint32_t turn = 0; turn < VEC_LANES; turn += TURN_KEYS)
+            fetch_turn(fetch);
+        for (uint32_t piece = 0; piece < d; piece += channels) {
             lanes words[4];
             lanes_turn(block->k + key, piece / channels * KV_PIECE_BYTES, words);
             for (uint32_t slot = 0; slot < 8 / bits; slot++)
@@ -121,6 +136,7 @@ SIMD_INLINE void decode_keys(uint32_t bits, const struct row_block *block,
                     vec_store(wide->k[piece + slot * slot_channels + byte] + key,
                               code_number(bits, words[byte / 4], byte % 4 * 8 + slot * bits));
         }
+    }
 }
 
 // Step and min of a group.
