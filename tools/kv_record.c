@@ -1,6 +1,9 @@
 // The writer of records. It sees rows through the engine's tap, on the thread that feeds the model,
 // and keeps an exit code until close, since a tap has nobody to give it to.
 //
+// Until the record is whole its files have names of their own, so that a run that fails leaves an
+// older record as it was.
+//
 // Queries are kept of steps of one token only. A sequence that is cut back is recorded on from
 // there, unless queries of what was cut were kept: then recording ends.
 
@@ -31,7 +34,9 @@ static const struct flag table[] = {
 
 static const char kinds[] = {'k', 'v', 'q'}; // in the order of enum fathom_tap_rows
 
-enum { KINDS = sizeof kinds };
+#define PART ".part" // at the end of names of what is not whole yet
+
+enum { KINDS = sizeof kinds, PART_PATH_BYTES = KV_RECORD_PATH_BYTES + sizeof PART };
 
 struct layer_files {
     uint32_t layer;
@@ -131,12 +136,28 @@ static int choose_layers(struct kv_record *r, const struct flag_counts *list, ui
     return EXIT_GOOD;
 }
 
+// Of a file of rows, or with kind KINDS of the index.
+static void whole_path(char path[KV_RECORD_PATH_BYTES], const struct kv_record *r, uint32_t i,
+                       int kind)
+{
+    if (kind < KINDS)
+        kv_record_path(path, r->folder, r->layers[i].layer, kinds[kind]);
+    else
+        snprintf(path, KV_RECORD_PATH_BYTES, "%s/index.json", r->folder);
+}
+
+static void part_path(char path[PART_PATH_BYTES], const struct kv_record *r, uint32_t i, int kind)
+{
+    whole_path(path, r, i, kind);
+    snprintf(path + strlen(path), sizeof PART, PART);
+}
+
 static int create_files(struct kv_record *r)
 {
-    char path[KV_RECORD_PATH_BYTES];
+    char path[PART_PATH_BYTES];
     for (uint32_t i = 0; i < r->shape.n_layers; i++)
         for (int kind = 0; kind < KINDS; kind++) {
-            kv_record_path(path, r->folder, r->layers[i].layer, kinds[kind]);
+            part_path(path, r, i, kind);
             r->layers[i].files[kind] = fopen(path, "wb");
             if (r->layers[i].files[kind] == NULL)
                 return say_error("cannot create %s: %s", path, strerror(errno));
@@ -180,7 +201,7 @@ int kv_record_open(const struct kv_record_options *options, const struct fathom_
 
 static int write_index(const struct kv_record *r)
 {
-    char path[KV_RECORD_PATH_BYTES];
+    char path[PART_PATH_BYTES];
     if (r->n_steps == 0)
         return say_error("--kv-record %s: no token was decoded, so no query is in it", r->folder);
     json_t *layers = json_array(), *steps = json_array();
@@ -193,11 +214,55 @@ static int write_index(const struct kv_record *r)
                   "version", KV_RECORD_VERSION, "n_tokens", (int)r->n_tokens, "n_heads",
                   (int)r->shape.n_heads, "n_kv_heads", (int)r->shape.n_kv_heads, "d_k",
                   (int)r->shape.d_k, "d_v", (int)r->shape.d_v, "layers", layers, "steps", steps);
-    snprintf(path, sizeof path, "%s/index.json", r->folder);
+    part_path(path, r, 0, KINDS);
     errno = 0;
     const int failed = json == NULL || json_dump_file(json, path, JSON_COMPACT) != 0;
     json_decref(json);
     return failed ? say_error("cannot write %s: %s", path, strerror(errno)) : EXIT_GOOD;
+}
+
+static int close_files(struct kv_record *r)
+{
+    int code = EXIT_GOOD;
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            FILE *file = r->layers[i].files[kind];
+            if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)
+                code = say_error("cannot write to --kv-record %s: %s", r->folder, strerror(errno));
+        }
+    return code;
+}
+
+static int take_place(const struct kv_record *r, uint32_t i, int kind)
+{
+    char part[PART_PATH_BYTES], path[KV_RECORD_PATH_BYTES];
+    part_path(part, r, i, kind);
+    whole_path(path, r, i, kind);
+    return rename(part, path) == 0 ? EXIT_GOOD
+                                   : say_error("cannot write %s: %s", path, strerror(errno));
+}
+
+// The index goes first and comes last: a folder without one is no record.
+static int replace_older(const struct kv_record *r)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    whole_path(path, r, 0, KINDS);
+    if (remove(path) != 0 && errno != ENOENT)
+        return say_error("cannot write %s: %s", path, strerror(errno));
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
+        for (int kind = 0; kind < KINDS; kind++)
+            SAY_TRY(take_place(r, i, kind));
+    return take_place(r, 0, KINDS);
+}
+
+static void remove_parts(const struct kv_record *r)
+{
+    char path[PART_PATH_BYTES];
+    for (uint32_t i = 0; i < r->shape.n_layers; i++)
+        for (int kind = 0; kind <= KINDS; kind++) {
+            part_path(path, r, i, kind);
+            (void)remove(path); // which may never have been made
+        }
 }
 
 int kv_record_close(struct kv_record **record, bool keep)
@@ -206,13 +271,11 @@ int kv_record_close(struct kv_record **record, bool keep)
     if (r == NULL) return EXIT_GOOD;
     int code = r->code;
     if (code == EXIT_GOOD) code = say_status(fathom_engine_tap(r->engine, NULL, NULL));
-    for (uint32_t i = 0; i < r->shape.n_layers; i++)
-        for (int kind = 0; kind < KINDS; kind++) {
-            FILE *file = r->layers[i].files[kind];
-            if (file != NULL && fclose(file) != 0 && code == EXIT_GOOD)
-                code = say_error("cannot write to --kv-record %s: %s", r->folder, strerror(errno));
-        }
+    const int close_code = close_files(r);
+    if (code == EXIT_GOOD) code = close_code;
     if (code == EXIT_GOOD && keep) code = write_index(r);
+    if (code == EXIT_GOOD && keep) code = replace_older(r);
+    if (code != EXIT_GOOD || !keep) remove_parts(r);
     block_free(r->layers);
     block_free(r->rows);
     block_free(r->steps);

@@ -43,7 +43,8 @@ int kv_record_check(const struct kv_record_options *options);
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
                    fathom_engine *engine, struct kv_record **record);
 
-// Ends the recording and, with `keep`, writes the index. Says so if anything could not be written.
+// Ends the recording. With `keep`, it takes the place of a record that the folder holds; without,
+// or when anything could not be written (which is said), nothing of it stays.
 int kv_record_close(struct kv_record **record, bool keep);
 
 // ---- Reading ------------------------------------------------------------------------------------

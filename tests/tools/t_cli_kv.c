@@ -285,6 +285,16 @@ static void t_record(void **state)
     const double off = number(stats, "coverage_estimate") - number(stats, "verified_coverage");
     assert_true(fabs(number(json, "coverage_estimate_error_median") - fabs(off)) < 1e-6);
     json_decref(json);
+    // A run that fails after all leaves the record.
+    struct cli failed = cli_run("run -m $M -f %s -n 3 --temp 0 --kv-record %s --kv-stats /dev/full",
+                                cli_prompt_file(), folder);
+    assert_int_equal(failed.code, 1);
+    assert_non_null(strstr(failed.err, "/dev/full"));
+    json = parse(cli_run("bench attend --record %s --no-dense -o json", folder).out);
+    assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
+    json_decref(json);
+    snprintf(path, sizeof path, "%s/layer-0.k.f16.part", folder);
+    assert_int_not_equal(stat(path, &info), 0);
     // A file that lacks its end.
     snprintf(path, sizeof path, "%s/layer-1.v.f16", folder);
     cli_write_file(path, "xx", 2);
