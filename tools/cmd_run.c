@@ -123,6 +123,18 @@ static int read_input(const struct run *run, struct input *input)
     return prompt_read(&run->prompt, &input->text);
 }
 
+// Most tokens that a reply to a prompt feeds in steps of one: all but its last, which is not fed,
+// and what is left of the prompt behind its last whole batch. The prompt fits the context.
+static uint64_t count_single(const struct run *run, const struct rig *rig, size_t n_prompt)
+{
+    const int64_t n_predict = run->generate.n_predict; // -1: no end
+    const uint64_t n_fed = n_predict > 0 ? (uint64_t)n_predict - 1 : 0;
+    uint64_t n_reply = rig->n_ctx - n_prompt;
+    if (n_predict >= 0 && n_fed < n_reply) n_reply = n_fed;
+    if (rig->n_batch == 1) return n_prompt + n_reply;
+    return n_reply + (n_prompt % rig->n_batch == 1 ? 1 : 0);
+}
+
 static int continue_prompt(const struct run *run, struct generator *generator, struct input *input)
 {
     const struct rig *rig = generator->rig;
@@ -132,6 +144,8 @@ static int continue_prompt(const struct run *run, struct generator *generator, s
     else
         SAY_TRY(ids_append_text(ids, rig->model, input->text.data, input->text.n,
                                 prompt_tokenize_flags(&run->prompt)));
+    if (ids->n <= rig->n_ctx)
+        SAY_TRY(kv_record_check_steps(&run->record, count_single(run, rig, ids->n)));
     if (run->options.display_prompt) SAY_TRY(show_prompt(generator, ids));
     return generate_reply(generator, ids->data, ids->n, NULL);
 }

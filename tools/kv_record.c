@@ -175,6 +175,15 @@ int kv_record_check(const struct kv_record_options *options)
     return EXIT_GOOD;
 }
 
+int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single)
+{
+    const uint32_t n_skip = options->steps.n > 1 ? options->steps.items[1] : 0;
+    if (options->folder == NULL || n_skip < n_single) return EXIT_GOOD;
+    return say_error("--kv-record-steps %u,%u: the run feeds at most %llu tokens one by one, and "
+                     "none would be left: skip fewer, or give a larger -n or -c",
+                     options->steps.items[0], n_skip, (unsigned long long)n_single);
+}
+
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
                    fathom_engine *engine, struct kv_record **record)
 {

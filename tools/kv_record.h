@@ -38,6 +38,9 @@ struct kv_record;
 // Checks what can be checked before a model is loaded, and makes the folder.
 int kv_record_check(const struct kv_record_options *options);
 
+// Of a run that will feed at most n_single tokens in steps of one, whether any query is left.
+int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single);
+
 // With options that were checked. Begins to record what goes through the engine, which must outlive
 // the record; nothing, with *record NULL, if the options name no folder.
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,

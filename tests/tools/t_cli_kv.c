@@ -295,6 +295,10 @@ static void t_record(void **state)
     json_decref(json);
     snprintf(path, sizeof path, "%s/layer-0.k.f16.part", folder);
     assert_int_not_equal(stat(path, &info), 0);
+    // Known before the prompt is read: 8 tokens, of which 7 are fed.
+    cli_expect_error(
+        cli_run("run -m $M -p x -n 8 -lv 0 --kv-record %s --kv-record-steps 1,7", folder),
+        "--kv-record-steps 1,7: the run feeds at most 7 tokens");
     // A file that lacks its end.
     snprintf(path, sizeof path, "%s/layer-1.v.f16", folder);
     cli_write_file(path, "xx", 2);
