@@ -74,6 +74,8 @@ static int read_flags(struct bench *bench)
     SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
     if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
         return say_error("--kv-positions collapsed: rows of bench attend have no positions");
+    if (plan->kv.mode == FATHOM_KV_DENSE && bench->device.log_level >= FATHOM_LOG_WARN)
+        kv_flags_say_idle(&bench->device.kv);
     return output_try_file(bench->device.kv.stats);
 }
 

@@ -3,6 +3,7 @@
 #include "tools/kv_flags.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,4 +193,37 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     if (kv->disk_bytes > 0)
         kv->disk_path = options->disk_path != NULL ? options->disk_path : KV_DISK_PATH;
     return EXIT_GOOD;
+}
+
+static bool holds_same(const struct flag *flag, const void *a, const void *b)
+{
+    const void *in_a = (const char *)a + flag->offset, *in_b = (const char *)b + flag->offset;
+    if (flag->kind == FLAG_COUNTS) return memcmp(in_a, in_b, sizeof(struct flag_counts)) == 0;
+    if (flag->kind == FLAG_SIZE) return memcmp(in_a, in_b, sizeof(uint64_t)) == 0;
+    if (flag->kind != FLAG_TEXT) return memcmp(in_a, in_b, sizeof(uint32_t)) == 0;
+    const char *text_a = *(const char *const *)in_a, *text_b = *(const char *const *)in_b;
+    return text_a == text_b || (text_a != NULL && text_b != NULL && strcmp(text_a, text_b) == 0);
+}
+
+static bool matters_in_dense(const struct kv_options *options, const struct flag *flag)
+{
+    if (flag->kind == FLAG_ON || flag->offset == OPTION(mode) || flag->offset == OPTION(stats))
+        return true;
+    if (flag->offset == OPTION(type)) return options->type == NULL || options->type[0] != 'q';
+    return flag->offset == OPTION(vram_bytes);
+}
+
+void kv_flags_say_idle(const struct kv_options *options)
+{
+    const struct kv_options defaults = KV_OPTION_DEFAULTS;
+    char names[1024] = "";
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (matters_in_dense(options, &table[i]) || holds_same(&table[i], options, &defaults))
+            continue;
+        bytes += (size_t)snprintf(names + bytes, sizeof names - bytes, "%s%s",
+                                  bytes > 0 ? ", " : "", table[i].names);
+    }
+    if (bytes > 0)
+        say_note("the KV cache is dense, which makes no use of %s: see --kv-mode", names);
 }

@@ -55,4 +55,7 @@ struct flag_group kv_flags(struct kv_options *options);
 // as it is unless --kv-type names a plain type. Says which flag is wrong.
 int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv, int32_t *kv_type);
 
+// Of a cache that is dense: names the options that differ from the defaults in vain, in one line.
+void kv_flags_say_idle(const struct kv_options *options);
+
 #endif

@@ -210,8 +210,9 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
 {
     const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
     bool tiered = strncmp(plan, "dense:", 6) != 0;
-    if ((tiered || options->kv.mode != NULL) && rig->log_level >= FATHOM_LOG_WARN)
-        say_note("KV cache %s", plan);
+    if (rig->log_level < FATHOM_LOG_WARN) return;
+    if (tiered || options->kv.mode != NULL) say_note("KV cache %s", plan);
+    if (!tiered) kv_flags_say_idle(&options->kv);
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk.

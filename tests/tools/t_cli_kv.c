@@ -172,6 +172,15 @@ static void t_plan_and_stats(void **state)
         cli_expect_good(cli);
         assert_non_null(strstr(cli.err, asked[i][1]));
     }
+    // And what was asked for in vain; --kv-vram is not, and --kv-window 512 is the default.
+    cli = cli_run("run -m $M -p x -n 1 --kv-mode dense --kv-vram 1G --kv-window 512 --kv-sink 8 "
+                  "--kv-budget 5%% --kv-ram 1G --kv-segment 64 --kv-type q8");
+    cli_expect_good(cli);
+    assert_non_null(strstr(
+        cli.err, "fathom: the KV cache is dense, which makes no use of --kv-budget, --kv-sink, "
+                 "--kv-segment, --kv-type, --kv-ram: see --kv-mode"));
+    cli = cli_run("bench attend --ctx 64 --layers 1 --no-dense --kv-mode dense --kv-estimate on");
+    assert_non_null(strstr(cli.err, "dense, which makes no use of --kv-estimate"));
     // Nothing is said of a cache that nobody asked about.
     cli = cli_run("run -m $M -f %s -n 2", cli_prompt_file());
     cli_expect_good(cli);
