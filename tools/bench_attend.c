@@ -100,7 +100,7 @@ static int open_source(struct bench *bench)
     if (options->n_layers > 0) bench->source.shape.n_layers = options->n_layers;
     if (bench->source.places[0] == 0)
         return say_error("--record %s: no token comes before the first step", options->record);
-    return EXIT_GOOD;
+    return kv_flags_check_layers(&bench->device.kv, bench->source.shape.n_layers);
 }
 
 static void choose_plan(struct bench *bench)

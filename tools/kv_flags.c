@@ -83,9 +83,9 @@ static bool parse_percent(const char *text, float *share)
 static int read_budget(const char *text, struct fathom_kv_params *kv)
 {
     kv->budget_tokens = 0;
-    if (parse_percent(text, &kv->budget_share)) return EXIT_GOOD;
+    if (parse_percent(text, &kv->budget_share) && kv->budget_share > 0) return EXIT_GOOD;
     if (flags_parse_size(text, &kv->budget_tokens) && kv->budget_tokens > 0) return EXIT_GOOD;
-    return say_error("--kv-budget %s: must be a number of tokens, or 0%% to 100%%", text);
+    return say_error("--kv-budget %s: must be a number of tokens, or above 0%% up to 100%%", text);
 }
 
 static int read_coverage(const char *text, struct fathom_kv_params *kv)
@@ -132,10 +132,12 @@ static int read_segment(const struct flag_counts *list, struct fathom_kv_params 
     kv->n_segment = list->items[0];
     kv->n_merged = list->n > 1 ? list->items[1] : RATIO * list->items[0];
     if (list->n > 2) return say_error("--kv-segment: two sizes at most");
-    if (kv->n_segment < LEAST || kv->n_segment > MOST / RATIO || kv->n_merged > MOST ||
-        kv->n_merged <= kv->n_segment || kv->n_merged % kv->n_segment != 0)
-        return say_error("--kv-segment %u,%u: must be %d to %d, and a multiple of it up to %d",
-                         kv->n_segment, kv->n_merged, LEAST, MOST / RATIO, MOST);
+    if (kv->n_segment < LEAST || kv->n_segment > MOST / RATIO)
+        return say_error("--kv-segment %u: must be %d to %d", kv->n_segment, LEAST, MOST / RATIO);
+    if (kv->n_merged > MOST || kv->n_merged <= kv->n_segment || kv->n_merged % kv->n_segment != 0)
+        return say_error("--kv-segment %u,%u: the second must be twice the first, or more times, "
+                         "up to %d",
+                         kv->n_segment, kv->n_merged, MOST);
     return EXIT_GOOD;
 }
 
@@ -193,6 +195,13 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     if (kv->disk_bytes > 0)
         kv->disk_path = options->disk_path != NULL ? options->disk_path : KV_DISK_PATH;
     return EXIT_GOOD;
+}
+
+int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers)
+{
+    if (options->n_dense_layers <= n_layers) return EXIT_GOOD;
+    return say_error("--kv-dense-layers %u: must be 0 to %u, the number of layers",
+                     options->n_dense_layers, n_layers);
 }
 
 static bool holds_same(const struct flag *flag, const void *a, const void *b)

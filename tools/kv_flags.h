@@ -55,6 +55,9 @@ struct flag_group kv_flags(struct kv_options *options);
 // as it is unless --kv-type names a plain type. Says which flag is wrong.
 int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv, int32_t *kv_type);
 
+// What can be told once the number of layers is known.
+int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers);
+
 // Of a cache that is dense: names the options that differ from the defaults in vain, in one line.
 void kv_flags_say_idle(const struct kv_options *options);
 

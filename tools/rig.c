@@ -268,6 +268,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     fathom_runner_params_init(&params, rig->model);
     params.kv_type = choose_kv_type(options);
     SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
+    SAY_TRY(kv_flags_check_layers(&options->kv, rig->info->n_layers));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);
     rig->n_ctx = choose_context(rig, options, &params);
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;

@@ -36,11 +36,13 @@ static void t_errors(void **state)
         {"--kv-selector tree", "--kv-selector tree"},
         {"--kv-budget 101%", "--kv-budget 101%"},
         {"--kv-budget 0", "--kv-budget 0"},
+        {"--kv-budget 0%", "--kv-budget 0%: must be a number of tokens, or above 0%"},
         {"--kv-budget some", "--kv-budget some"},
         {"--kv-sink 2M", "--kv-sink 2M"},
         {"--kv-window -1", "--kv-window"},
         {"--kv-segment 1000,1500", "--kv-segment 1000,1500"},
-        {"--kv-segment 8", "--kv-segment 8,64"},
+        {"--kv-segment 8", "--kv-segment 8: must be 16 to 8192"},
+        {"--kv-segment 0", "--kv-segment 0: must be 16 to 8192"},
         {"--kv-segment 64,128,256", "--kv-segment"},
         {"--kv-unit 1G", "--kv-unit 1G"},
         {"--kv-type q3", "--kv-type q3"},
@@ -65,6 +67,7 @@ static void t_errors(void **state)
         {"--kv-mode sparse --kv-deadline 1", "--kv-estimate"},
         {"--kv-verify 2", "--kv-verify 2"},
         {"--kv-dense-layers 1M", "--kv-dense-layers 1M"},
+        {"--kv-dense-layers 5", "--kv-dense-layers 5: must be 0 to 4"},
         {"--kv-mode sparse --kv-vram 64K", "--kv-vram"},
         {"--kv-mode sparse --kv-ram 64K", "--kv-ram"},
         {"--kv-stats /nonexistent/x", "/nonexistent/x"},
@@ -76,6 +79,8 @@ static void t_errors(void **state)
     }
     cli_expect_error(cli_run("bench attend --kv-positions collapsed --kv-mode sparse --ctx 64"),
                      "--kv-positions collapsed");
+    cli_expect_error(cli_run("bench attend --ctx 64 --layers 2 --kv-dense-layers 3"),
+                     "--kv-dense-layers 3: must be 0 to 2");
     static const char *const commands[] = {"bench", "perplexity", "eval niah", "eval logits"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         assert_non_null(strstr(cli_run("%s --help", commands[i]).out, "--kv-mode dense|stream|"));
