@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 void say_printable(char *text)
 {
@@ -37,11 +38,30 @@ void say_note(const char *format, ...)
     va_end(list);
 }
 
+// The library names a field of its parameters and the flag that sets it, "kv.host_bytes
+// (--kv-ram)". Whoever gave the flag knows it by that name alone.
+static void name_flags(char *text)
+{
+    char *field = text, *flag, *end;
+    while ((field = strstr(field, "kv.")) != NULL) {
+        const size_t bytes = strcspn(field, " ");
+        flag = field + bytes + 2;
+        end = strncmp(field + bytes, " (--", 4) == 0 ? strchr(flag, ')') : NULL;
+        if (end != NULL) {
+            memmove(field, flag, (size_t)(end - flag));
+            memmove(field + (end - flag), end + 1, strlen(end));
+        }
+        field++;
+    }
+}
+
 int say_status(fathom_status status)
 {
     if (status == FATHOM_OK) return EXIT_GOOD;
     if (status == FATHOM_ECANCELLED) return EXIT_INTERRUPTED;
-    const char *text = fathom_last_error();
+    char text[2048];
+    snprintf(text, sizeof text, "%s", fathom_last_error());
+    name_flags(text);
     return say_error("%s", text[0] != '\0' ? text : fathom_status_name(status));
 }
 

@@ -34,7 +34,8 @@ int say_error(const char *format, ...) FATHOM_PRINTF(1);
 // Says "fathom: ...".
 void say_note(const char *format, ...) FATHOM_PRINTF(1);
 
-// EXIT_GOOD for FATHOM_OK, EXIT_INTERRUPTED for FATHOM_ECANCELLED; else says the library's text.
+// EXIT_GOOD for FATHOM_OK, EXIT_INTERRUPTED for FATHOM_ECANCELLED; else says the library's text,
+// with flags in place of the fields of parameters.
 FATHOM_MUST_USE int say_status(fathom_status status);
 
 // Control characters become '?': text from a file must not steer a terminal.

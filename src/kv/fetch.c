@@ -286,7 +286,7 @@ fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
     }
     return status_set(FATHOM_ENOMEM,
                       "a unit does not fit into %u pages of RAM for units from "
-                      "disk: raise kv.host_bytes",
+                      "disk: raise kv.host_bytes (--kv-ram)",
                       fetch->n_pages);
 }
 

@@ -60,8 +60,8 @@ static fathom_status check_collapsed(const struct fathom_engine_params *p)
                           "choose kv.mode (--kv-mode) stream or sparse");
     if (p->kv.n_sink > p->kv.n_window + 2 * p->kv.n_segment)
         return status_set(FATHOM_EINVAL,
-                          "kv.n_sink=%u: with collapsed positions (kv.positions) at most "
-                          "kv.n_window + 2 * kv.n_segment = %u",
+                          "kv.n_sink (--kv-sink)=%u: with collapsed positions at most kv.n_window "
+                          "(--kv-window) + 2 * kv.n_segment (--kv-segment) = %u",
                           p->kv.n_sink, p->kv.n_window + 2 * p->kv.n_segment);
     return FATHOM_OK;
 }
@@ -98,17 +98,17 @@ static fathom_status check_kv(const struct fathom_engine_params *p)
     FATHOM_TRY(check_share("kv.coverage", kv->coverage, 1.0f));
     FATHOM_TRY(check_share("kv.verify_share", kv->verify_share, 1.0f));
     if (kv->disk_deadline_us > 0 && !kv->estimate)
-        return status_set(FATHOM_EINVAL,
-                          "kv.disk_deadline_us=%u (--kv-deadline) needs kv.estimate (--kv-estimate "
-                          "on), which stands in for what comes too late",
-                          kv->disk_deadline_us);
+        return status_set(
+            FATHOM_EINVAL,
+            "kv.disk_deadline_us (--kv-deadline) needs kv.estimate (--kv-estimate on), "
+            "which stands in for what comes too late");
     if (kv->disk_bytes > 0 && kv->disk_path == NULL)
         return status_set(FATHOM_EINVAL, "kv.disk_bytes needs kv.disk_path, a directory");
     if ((kv->mode == FATHOM_KV_STREAM || kv->mode == FATHOM_KV_SPARSE) && p->n_window != 0)
         return status_set(FATHOM_EUNSUPPORTED,
-                          "kv.mode=%d: a model with sliding-window attention (n_window=%u) keeps "
-                          "its rows dense",
-                          (int)kv->mode, p->n_window);
+                          "kv.mode (--kv-mode): a model with sliding-window attention "
+                          "(n_window=%u) keeps its rows dense: choose dense or auto",
+                          p->n_window);
     return FATHOM_OK;
 }
 

@@ -248,8 +248,8 @@ fathom_status seal_make_room(fathom_engine *engine, struct slot *slot, uint32_t 
         if (slot->n_sealed >= n_sealed)
             return status_set(FATHOM_EFULL,
                               "no room for %u tokens more: the hot arena is full, and RAM%s cannot "
-                              "take what leaves it; raise kv.host_bytes or kv.disk_bytes, or free "
-                              "sequences",
+                              "take what leaves it; raise kv.host_bytes (--kv-ram) or "
+                              "kv.disk_bytes (--kv-disk), or free sequences",
                               n_new, engine->segments.store != NULL ? " and disk" : "");
     }
     return FATHOM_OK;
