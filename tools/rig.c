@@ -300,7 +300,11 @@ static int check_options(const struct rig_options *options)
         return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
     if (options->n_ctx > N_CTX_MAX)
         return say_error("-c %u: a context has at most %d tokens", options->n_ctx, N_CTX_MAX);
-    if (strcmp(options->type_k, options->type_v) != 0)
+    const bool same_types = strcmp(options->type_k, options->type_v) == 0;
+    if (!same_types && options->kv.type != NULL && options->kv.type[0] != 'q')
+        return say_error("--kv-type %s is the type of all keys and values: leave out -ctk and -ctv",
+                         options->kv.type);
+    if (!same_types)
         return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
                          options->type_v);
     SAY_TRY(choose_isa(options, &isa_mask));

@@ -24,6 +24,8 @@ static void t_errors(void **state)
         {"run -m $M -p x -b 0", "-b 0"},
         {"run -m $M -p x -ctk q4_0 -ctv q4_0", "q4_0"},
         {"run -m $M -p x -ctk f32", "same type"},
+        {"run -m $M -p x -ctk f32 --kv-type f16", "--kv-type f16 is the type of all keys"},
+        {"run -m $M -p x -ctk f32 --kv-type q8", "same type"},
         {"run -m $M -p x --rope-scale -2", "--rope-scale -2"},
         {"run -m $M -p x --rope-freq-base 1", "--rope-freq-base 1"},
         {"run -m $M -p x -n -2", "-n -2"},
