@@ -150,12 +150,14 @@ static fathom_status size_tail(fathom_engine *engine)
     const uint64_t n_least = (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment +
                              2 * (uint64_t)p->n_step_max;
     const uint64_t n_needed = engine->tiered ? n_least : p->n_tokens_max;
+    const uint64_t n_mib =
+        size_round(n_needed * p->n_seqs_max * tail_token_bytes(engine), 1 << 20) >> 20;
     if (kv->device_bytes > 0 && n_needed > n_fit && n_fit < p->n_tokens_max)
         return status_set(FATHOM_ENOMEM,
-                          "kv.device_bytes (--kv-vram) of %.2f GiB holds %llu tokens: %llu are "
-                          "needed; raise it%s",
-                          (double)kv->device_bytes / (1 << 30), (unsigned long long)n_fit,
-                          (unsigned long long)n_needed,
+                          "kv.device_bytes (--kv-vram) of %.1f MiB holds %llu tokens: %llu are "
+                          "needed, in %llu MiB; raise it%s",
+                          (double)kv->device_bytes / (1 << 20), (unsigned long long)n_fit,
+                          (unsigned long long)n_needed, (unsigned long long)n_mib,
                           engine->tiered ? ", or make the window, segments or batch smaller"
                                          : ", or choose another kv.mode (--kv-mode)");
     if (!engine->tiered) return FATHOM_OK;

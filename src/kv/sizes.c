@@ -80,36 +80,60 @@ static uint64_t disk_table_bytes(const fathom_engine *engine, const struct sizes
            n_pages * STORE_PAGE_RAM_BYTES + n_extents * STORE_EXTENT_RAM_BYTES;
 }
 
-static uint64_t least_bytes(const struct sizes *s, uint64_t merged_bytes)
+// For units on their way from disk, where host_bytes are allowed in all; 0: no limit.
+static uint64_t fetch_bytes(const fathom_engine *engine, uint64_t host_bytes)
 {
-    return s->index_bytes + s->small_bytes + merged_bytes + s->working_bytes;
+    enum { FETCH_SHARE = 8 };
+    if (engine->params.kv.disk_bytes == 0) return 0;
+    return host_bytes > 0 ? host_bytes / FETCH_SHARE : 1ull << 30;
 }
 
-static fathom_status check_least(const fathom_engine *engine, const struct sizes *s,
-                                 uint64_t merged_bytes)
+// The same with tables.
+static uint64_t staging_bytes(const fathom_engine *engine, const struct sizes *s,
+                              uint64_t host_bytes)
 {
-    const double gib = 1 << 30;
+    const uint64_t bytes = fetch_bytes(engine, host_bytes);
+    return bytes > 0 ? bytes + fetch_table_bytes(bytes, s->n_wants_max) : 0;
+}
+
+// `least` is without staging, which takes a share of what is given: what is needed grows with it.
+static uint64_t needed_bytes(const fathom_engine *engine, const struct sizes *s, uint64_t least)
+{
+    uint64_t needed = 0;
+    for (uint64_t bytes = least; bytes > needed;) {
+        needed = size_round(bytes, 1 << 20);
+        bytes = least + staging_bytes(engine, s, needed);
+    }
+    return needed;
+}
+
+// Before staging is added to the working bytes.
+static fathom_status check_least(const fathom_engine *engine, const struct sizes *s,
+                                 uint64_t merged_bytes, uint64_t least)
+{
+    const double mib = 1 << 20;
     const struct fathom_kv_params *kv = &engine->params.kv;
-    const uint64_t least = least_bytes(s, merged_bytes);
-    if (least <= kv->host_bytes) return FATHOM_OK;
+    if (least + staging_bytes(engine, s, kv->host_bytes) <= kv->host_bytes) return FATHOM_OK;
+    const uint64_t needed = needed_bytes(engine, s, least);
+    const uint64_t working_bytes = s->working_bytes + staging_bytes(engine, s, needed);
     return status_set(
         FATHOM_ENOMEM,
-        "kv.host_bytes (--kv-ram) of %.2f GiB: %.2f GiB are needed: %.2f for the index, %.2f for "
-        "segments before they are merged, %.2f for merged ones, %.2f for search, staging and "
+        "kv.host_bytes (--kv-ram) of %.1f MiB: %llu MiB are needed: %.1f for the index, %.1f for "
+        "segments before they are merged, %.1f for merged ones, %.1f for search, staging and "
         "scratch; raise it%s%s, take smaller segments (--kv-segment), or shorten the context",
-        (double)kv->host_bytes / gib, (double)least / gib, (double)s->index_bytes / gib,
-        (double)s->small_bytes / gib, (double)merged_bytes / gib, (double)s->working_bytes / gib,
+        (double)kv->host_bytes / mib, (unsigned long long)(needed >> 20),
+        (double)s->index_bytes / mib, (double)s->small_bytes / mib, (double)merged_bytes / mib,
+        (double)working_bytes / mib,
         kv->disk_bytes > 0 ? "" : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)",
         kv->stage2_bits == 0 ? "" : ", do without the second stage's keys (--kv-stage2 off)");
 }
 
 fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
 {
-    enum { FETCH_SHARE = 8 };
     const struct fathom_kv_params *kv = &engine->params.kv;
     const struct selector_ops *ops = engine->selector_ops;
     const uint64_t merged_bytes = sizes_rows_bytes(engine, SEGMENT_MERGED);
-    const bool disk = kv->disk_bytes > 0, limited = kv->host_bytes > 0;
+    const bool disk = kv->disk_bytes > 0;
     s->small_bytes = s->n_small * (sizes_rows_bytes(engine, SEGMENT_SMALL) +
                                    sizes_index_bytes(engine, SEGMENT_SMALL));
     s->index_bytes = s->n_merged * sizes_index_bytes(engine, SEGMENT_MERGED);
@@ -119,17 +143,22 @@ fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
         // Small segments never leave RAM.
         s->n_wants_max = least_of(s->n_merged, engine->n_sealed_max) * engine->params.n_kv_heads *
                          ops->units_max(engine->selector, kv->n_merged);
-        s->fetch_bytes = limited ? kv->host_bytes / FETCH_SHARE : 1ull << 30;
-        s->working_bytes += disk_table_bytes(engine, s) + s->fetch_bytes +
-                            fetch_table_bytes(s->fetch_bytes, s->n_wants_max);
+        s->fetch_bytes = fetch_bytes(engine, kv->host_bytes);
+        s->working_bytes += disk_table_bytes(engine, s);
     }
+    const uint64_t staging = staging_bytes(engine, s, kv->host_bytes);
     s->n_merged_ram = s->n_merged;
-    if (!limited) return FATHOM_OK;
+    if (kv->host_bytes == 0) {
+        s->working_bytes += staging;
+        return FATHOM_OK;
+    }
     // Each sequence may have a merge under way, whose target stays in RAM; one more is cold.
     const uint64_t least_merged = disk ? (uint64_t)engine->params.n_seqs_max + 1 : s->n_merged;
-    FATHOM_TRY(check_least(engine, s, least_merged * merged_bytes));
-    const uint64_t least = least_bytes(s, least_merged * merged_bytes);
-    const uint64_t fit = least_merged + (kv->host_bytes - least) / merged_bytes;
+    const uint64_t least =
+        s->index_bytes + s->small_bytes + least_merged * merged_bytes + s->working_bytes;
+    FATHOM_TRY(check_least(engine, s, least_merged * merged_bytes, least));
+    s->working_bytes += staging;
+    const uint64_t fit = least_merged + (kv->host_bytes - least - staging) / merged_bytes;
     if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
     return FATHOM_OK;
 }

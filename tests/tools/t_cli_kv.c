@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -195,6 +196,30 @@ static void t_plan_and_stats(void **state)
     assert_null(strstr(cli.err, "KV cache"));
 }
 
+// What an error asks for is enough, and less is not.
+static void t_sizes_asked_for(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"needed, in ", "--kv-mode sparse --kv-vram"},
+        {"needed, in ", "--kv-mode dense --kv-vram"},
+        {"MiB: ", "--kv-mode sparse --kv-ram"},
+        {"MiB: ", "--kv-mode sparse --kv-disk 1G --kv-ram"},
+        {"MiB: ", "--kv-mode sparse --kv-selector flat --kv-disk 1G --kv-ram"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cli cli = cli_run("run -m $M -p x -n 1 -lv 0 %s 1K", cases[i][1]);
+        const char *needed = strstr(cli.err, cases[i][0]);
+        cli_expect_error(cli, " MiB");
+        assert_non_null(needed);
+        const unsigned long n = strtoul(needed + strlen(cases[i][0]), NULL, 10);
+        print_message("%s %luM\n", cases[i][1], n);
+        assert_true(n > 1);
+        cli_expect_good(cli_run("run -m $M -p x -n 1 -lv 0 %s %luM", cases[i][1], n));
+        cli_expect_error(cli_run("run -m $M -p x -n 1 -lv 0 %s %luM", cases[i][1], n - 1), "MiB");
+    }
+}
+
 static void t_exact_modes(void **state)
 {
     (void)state;
@@ -329,8 +354,9 @@ int main(int argc, char **argv)
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_errors),         cmocka_unit_test(t_documents),
-        cmocka_unit_test(t_plan_and_stats), cmocka_unit_test(t_exact_modes),
-        cmocka_unit_test(t_bench_attend),   cmocka_unit_test(t_record),
+        cmocka_unit_test(t_plan_and_stats), cmocka_unit_test(t_sizes_asked_for),
+        cmocka_unit_test(t_exact_modes),    cmocka_unit_test(t_bench_attend),
+        cmocka_unit_test(t_record),
     };
     int code = check_run("cli_kv", tests, sizeof tests / sizeof tests[0]);
     cli_close();
