@@ -124,13 +124,25 @@ static void print_coverage(const struct attend_coverage_summary *coverage)
     print_real("of what the estimate is off by", "", 4, coverage->error);
 }
 
+// Where all is read there is nothing to tell.
+static void print_picked(const struct fathom_kv_stats *stats)
+{
+    if (stats->n_steps_picked == 0) return;
+    const double sealed = (double)stats->sealed_keys;
+    print_real("keys picked, of the sealed", " %", 2, 100 * (double)stats->picked_keys / sealed);
+    print_real("keys scanned, of the sealed", " %", 2, 100 * (double)stats->scanned_keys / sealed);
+    print_real("index scanned", " KiB", 1,
+               (double)stats->scanned_bytes / (double)stats->n_steps / 1024);
+    if (stats->n_covered == 0) return;
+    print_real("coverage, estimate", "", 4, stats->coverage_estimate);
+    print_real("coverage, bound", "", 4, stats->coverage_bound);
+}
+
 static int print_table(const struct attend_result *r)
 {
     struct fathom_kv_stats stats;
     fathom_kv_stats_init(&stats);
     SAY_TRY(say_status(fathom_engine_stats(r->run->engine, &stats)));
-    const double n = stats.n_steps > 0 ? (double)stats.n_steps : 1;
-    const double sealed = stats.sealed_keys > 0 ? (double)stats.sealed_keys : 1;
     const double mib = 1 << 20;
     char text[64];
     snprintf(text, sizeof text, "%u layers, %u tokens", r->n_layers, r->n_tokens);
@@ -143,11 +155,7 @@ static int print_table(const struct attend_result *r)
     print_real("read by a token in a layer", " MiB", 3, r->read_bytes / mib);
     print_real("of it from disk", " MiB", 3, r->disk_bytes / mib);
     print_real("of the memory's bandwidth", " %", 1, 100 * fraction(r, r->read_bytes, r->median));
-    print_real("keys picked, of the sealed", " %", 2, 100 * (double)stats.picked_keys / sealed);
-    print_real("keys scanned, of the sealed", " %", 2, 100 * (double)stats.scanned_keys / sealed);
-    print_real("index scanned", " KiB", 1, (double)stats.scanned_bytes / n / 1024);
-    print_real("coverage, estimate", "", 4, stats.coverage_estimate);
-    print_real("coverage, bound", "", 4, stats.coverage_bound);
+    print_picked(&stats);
     print_coverage(&r->coverage);
     print_real("hot rows", " MiB", 1, (double)stats.device_bytes / mib);
     print_real("RAM", " MiB", 1, (double)stats.host_bytes / mib);

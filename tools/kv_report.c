@@ -57,6 +57,17 @@ static const struct {
     REAL(verified_error),
 };
 
+// Means over nothing: everything was read, or no step was verified.
+static void drop_means(json_t *json, const struct fathom_kv_stats *s)
+{
+    static const char *const covered[] = {"coverage_bound", "coverage_estimate"};
+    static const char *const verified[] = {"verified_coverage", "verified_error"};
+    for (int i = 0; i < 2; i++) {
+        if (s->n_covered == 0) json_object_set_new(json, covered[i], json_null());
+        if (s->n_verified == 0) json_object_set_new(json, verified[i], json_null());
+    }
+}
+
 // a / b, or null where there is nothing to divide by.
 static json_t *ratio(double a, double b)
 {
@@ -97,6 +108,7 @@ json_t *kv_report_json(const fathom_engine *engine)
     fathom_kv_stats_init(&stats);
     if (say_status(fathom_engine_stats(engine, &stats)) != EXIT_GOOD) return NULL;
     json_t *json = fields_json(&stats);
+    drop_means(json, &stats);
     add_derived(json, &stats);
     json_object_set_new(json, "plan", json_string(fathom_engine_plan(engine)));
     return json;

@@ -265,7 +265,14 @@ static void t_bench_attend(void **state)
     cli_expect_good(cli);
     json = parse(cli.out);
     assert_true(number(json, "output_error_max") < 1e-4);
+    assert_true(
+        json_is_null(json_object_get(json_object_get(json, "kv_stats"), "coverage_estimate")));
     json_decref(json);
+    cli = cli_run("bench attend --layers 1 --ctx 600 -n 8 --no-dense --kv-mode stream " SMALL);
+    assert_non_null(strstr(cli.out, "| hot rows "));
+    assert_null(strstr(cli.out, "coverage"));
+    cli = cli_run("bench attend --layers 1 --ctx 600 -n 8 --no-dense " SMALL);
+    assert_non_null(strstr(cli.out, "| coverage, estimate "));
     cli = cli_run("bench attend --layers 1 --ctx 100 -n 2 --no-dense");
     cli_expect_good(cli);
     assert_non_null(strstr(cli.out, "| llama-3.2-1b "));
