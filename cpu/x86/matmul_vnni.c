@@ -153,26 +153,6 @@ static ALWAYS_INLINE void add_block(const int32_t type, __m512 *sums, const stru
         sums[g] = _mm512_fmadd_ps(w[g].offset, x_sum, sums[g]);
 }
 
-// The tokens of a tile, and the sums that wait for the next columns.
-struct tile {
-    const uint8_t *x;
-    size_t x_stride_bytes;
-    uint32_t n_tokens;
-    __m512 sums[TILE_TOKENS][GROUPS];
-};
-
-// Adds the products of block `block` of a unit with all tokens; `at` is its place in the row.
-static ALWAYS_INLINE void add_tokens(const int32_t type, struct tile *tile, const uint8_t *unit,
-                                     uint32_t block, size_t at)
-{
-    struct weights w[GROUPS];
-    for (uint32_t g = 0; g < GROUPS; g++)
-        unpack_group(type, unit, block, g, &w[g]);
-    const uint8_t *x = tile->x + at * sizeof(struct x_block);
-    for (uint32_t t = 0; t < tile->n_tokens; t++, x += tile->x_stride_bytes)
-        add_block(type, tile->sums[t], w, (const struct x_block *)x);
-}
-
 static ALWAYS_INLINE void prefetch_bytes(const uint8_t *at, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += VECTOR)
@@ -195,72 +175,57 @@ static ALWAYS_INLINE void store_sums(const struct matmul_args *args, uint32_t ro
     }
 }
 
-static ALWAYS_INLINE void run_panel(const int32_t type, struct tile *tile, const uint8_t *panel,
-                                    uint32_t n_cols)
-{
-    const struct layout layout = layout_of(type);
-    const uint32_t share_bytes = layout.unit_bytes / layout.n_blocks;
-    memset(tile->sums, 0, tile->n_tokens * sizeof tile->sums[0]);
-    for (size_t at = 0; at < n_cols / BLOCK; at += layout.n_blocks, panel += layout.unit_bytes) {
-        for (uint32_t block = 0; block < layout.n_blocks; block++) {
-            prefetch_bytes(panel + share_bytes * block + PREFETCH_BYTES, share_bytes);
-            add_tokens(type, tile, panel, block, at + block);
-        }
-    }
-}
-
-// The panels from `row` on; those that are lacking are computed as the last, and not stored.
-// Several at once, since a processor reads faster from a few places by turns than from one.
-static ALWAYS_INLINE void run_lone(const int32_t type, const struct matmul_args *args, uint32_t row)
+// The panels from `row` on and n_tokens tokens; n_panels is a constant. Panels that are lacking are
+// computed as the last, and not stored.
+static ALWAYS_INLINE void run_tile(const int32_t type, const struct matmul_args *args, uint32_t row,
+                                   uint32_t token, uint32_t n_panels, uint32_t n_tokens)
 {
     const struct layout layout = layout_of(type);
     const uint32_t share_bytes = layout.unit_bytes / layout.n_blocks;
     const uint32_t last = (args->n_rows - 1) / PANEL_ROWS;
-    const struct x_block *x = args->x;
+    const size_t x_bytes = x_row_bytes(args->n_cols);
     const uint8_t *panels[LONE_PANELS];
-    __m512 sums[LONE_PANELS][GROUPS];
-    for (uint32_t p = 0; p < LONE_PANELS; p++) {
-        const uint32_t panel = row / PANEL_ROWS + p;
-        panels[p] = (const uint8_t *)args->panels +
-                    (panel < last ? panel : last) * bytes_of_panel(type, args->n_cols);
-        for (uint32_t g = 0; g < GROUPS; g++)
-            sums[p][g] = _mm512_setzero_ps();
+    __m512 sums[TILE_TOKENS][GROUPS]; // [n_panels, n_tokens]
+    for (uint32_t p = 0; p < n_panels; p++) {
+        const uint32_t panel = row / PANEL_ROWS + p < last ? row / PANEL_ROWS + p : last;
+        panels[p] = (const uint8_t *)args->panels + panel * bytes_of_panel(type, args->n_cols);
     }
+    for (uint32_t i = 0; i < n_panels * n_tokens; i++)
+        for (uint32_t g = 0; g < GROUPS; g++)
+            sums[i][g] = _mm512_setzero_ps();
     for (size_t at = 0; at < args->n_cols / BLOCK; at += layout.n_blocks)
         for (uint32_t block = 0; block < layout.n_blocks; block++)
-            for (uint32_t p = 0; p < LONE_PANELS; p++) {
+            for (uint32_t p = 0; p < n_panels; p++) {
                 const uint8_t *unit = panels[p] + at / layout.n_blocks * layout.unit_bytes;
+                const uint8_t *x = (const uint8_t *)args->x + token * x_bytes +
+                                   (at + block) * sizeof(struct x_block);
                 struct weights w[GROUPS];
                 prefetch_bytes(unit + share_bytes * block + PREFETCH_BYTES, share_bytes);
                 for (uint32_t g = 0; g < GROUPS; g++)
                     unpack_group(type, unit, block, g, &w[g]);
-                add_block(type, sums[p], w, x + at + block);
+                for (uint32_t t = 0; t < n_tokens; t++, x += x_bytes)
+                    add_block(type, sums[p * n_tokens + t], w, (const struct x_block *)x);
             }
-    for (uint32_t p = 0; p < LONE_PANELS; p++)
-        if (row + p * PANEL_ROWS < args->n_rows) store_sums(args, row + p * PANEL_ROWS, 0, sums[p]);
+    for (uint32_t p = 0; p < n_panels && row + p * PANEL_ROWS < args->n_rows; p++)
+        for (uint32_t t = 0; t < n_tokens; t++)
+            store_sums(args, row + p * PANEL_ROWS, token + t, sums[p * n_tokens + t]);
 }
 
+// One token meets several panels at once, since a processor reads faster from a few places by turns
+// than from one.
 static ALWAYS_INLINE void run(const int32_t type, const struct matmul_args *args)
 {
-    const size_t panel_bytes = bytes_of_panel(type, args->n_cols);
-    const size_t x_bytes = x_row_bytes(args->n_cols);
-    size_t tile_tokens = TILE_BYTES / x_bytes;
+    size_t tile_tokens = TILE_BYTES / x_row_bytes(args->n_cols);
     if (tile_tokens > TILE_TOKENS) tile_tokens = TILE_TOKENS;
     if (tile_tokens < 8) tile_tokens = 8;
-    struct tile tile = {.x_stride_bytes = x_bytes};
     const uint32_t lone_rows = LONE_PANELS * PANEL_ROWS;
     for (uint32_t row = 0; args->n_tokens == 1 && row < args->n_rows; row += lone_rows)
-        run_lone(type, args, row);
-    for (uint32_t token = 0; args->n_tokens > 1 && token < args->n_tokens; token += tile.n_tokens) {
-        const uint8_t *panel = args->panels;
-        uint32_t rest = args->n_tokens - token;
-        tile.n_tokens = rest < tile_tokens ? rest : (uint32_t)tile_tokens;
-        tile.x = (const uint8_t *)args->x + token * x_bytes;
-        for (uint32_t row = 0; row < args->n_rows; row += PANEL_ROWS, panel += panel_bytes) {
-            run_panel(type, &tile, panel, args->n_cols);
-            for (uint32_t t = 0; t < tile.n_tokens; t++)
-                store_sums(args, row, token + t, tile.sums[t]);
-        }
+        run_tile(type, args, row, 0, LONE_PANELS, 1);
+    for (uint32_t token = 0, n; args->n_tokens > 1 && token < args->n_tokens; token += n) {
+        const uint32_t left = args->n_tokens - token;
+        n = left < tile_tokens ? left : (uint32_t)tile_tokens;
+        for (uint32_t row = 0; row < args->n_rows; row += PANEL_ROWS)
+            run_tile(type, args, row, token, 1, n);
     }
 }
 
