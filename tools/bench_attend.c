@@ -266,7 +266,8 @@ static const char about[] =
     "Attention alone, over a cache that is filled without a model: with synthetic keys and values\n"
     "(topics that return, needles, queries unlike keys), or with recorded ones. Times are in\n"
     "microseconds for one token in one layer. A dense run over the same rows in f16 comes first,\n"
-    "of fewer layers or tokens where memory holds no more; errors are against its outputs.";
+    "of fewer layers or tokens where memory holds no more. An error is the length of the\n"
+    "difference to its output over the length of that, for one query head: mean and largest.";
 
 int bench_attend(int argc, char **argv)
 {

@@ -271,7 +271,9 @@ static void t_bench_attend(void **state)
     cli = cli_run("bench attend --layers 1 --ctx 600 -n 8 --no-dense --kv-mode stream " SMALL);
     assert_non_null(strstr(cli.out, "| hot rows "));
     assert_null(strstr(cli.out, "coverage"));
-    cli = cli_run("bench attend --layers 1 --ctx 600 -n 8 --no-dense " SMALL);
+    cli = cli_run("bench attend --layers 1 --ctx 600 -n 8 --kv-verify 100%% " SMALL);
+    assert_non_null(strstr(cli.out, "unknown: --kv-verify takes time |"));
+    assert_non_null(strstr(cli.out, "| error / dense output, by query head "));
     assert_non_null(strstr(cli.out, "| coverage, estimate "));
     cli = cli_run("bench attend --layers 1 --ctx 100 -n 2 --no-dense");
     cli_expect_good(cli);
