@@ -113,6 +113,33 @@ static void choose_plan(struct bench *bench)
     plan->label = "filling";
 }
 
+// Bytes of a row of K and one of V in codes of `bits`: pieces of 16 bytes, and for V 4 bytes more
+// for each 64 values.
+static double coded_row_bytes(const struct kv_shape *shape, uint32_t bits)
+{
+    const uint32_t k = (shape->d_k * bits + 127) / 128 * 16;
+    const uint32_t v = (shape->d_v * bits + 127) / 128 * 16 + (shape->d_v + 63) / 64 * 4;
+    return k + v;
+}
+
+// Rows alone, so that nothing is refused that would do: index and search come on top.
+static int check_memory(const struct bench *bench)
+{
+    const struct kv_shape *shape = &bench->source.shape;
+    const struct fathom_kv_params *kv = &bench->plan.kv;
+    const bool seals = kv->mode != FATHOM_KV_DENSE;
+    const double row_bytes = seals && kv->codec > 0 ? coded_row_bytes(shape, (uint32_t)kv->codec)
+                                                    : 2.0 * (shape->d_k + shape->d_v);
+    const double mib = 1 << 20, free_bytes = (double)block_free_bytes();
+    double bytes = row_bytes * shape->n_kv_heads * bench->plan.n_layers * bench->plan.n_tokens;
+    if (seals && kv->disk_bytes > 0 && kv->host_bytes > 0)
+        bytes = fmin(bytes, (double)kv->host_bytes);
+    if (bytes <= free_bytes) return EXIT_GOOD;
+    return say_error("%u layers of %u tokens take %.0f MiB of RAM, and %.0f are free: give fewer "
+                     "--layers or --ctx, fewer bits (--kv-type), or --kv-ram and --kv-disk",
+                     bench->plan.n_layers, bench->plan.n_tokens, bytes / mib, free_bytes / mib);
+}
+
 // ---- The dense run ------------------------------------------------------------------------------
 
 // Rows of all layers and tokens if they fit; else fewer layers, and fewer tokens at last. A limit
@@ -124,6 +151,8 @@ static void choose_dense_size(const struct bench *bench, struct attend_plan *pla
     const uint64_t n_steps =
         bench->source.places[bench->source.n_steps - 1] - bench->source.places[0] + 1;
     uint64_t bytes = block_machine_bytes() / 2;
+    const uint64_t free_bytes = block_free_bytes();
+    if (free_bytes / 4 * 3 < bytes) bytes = free_bytes / 4 * 3;
     if (bench->plan.kv.host_bytes > 0 && bench->plan.kv.host_bytes / 4 * 3 < bytes)
         bytes = bench->plan.kv.host_bytes / 4 * 3;
     const uint64_t n_fit = bytes / token_bytes; // of one layer
@@ -160,15 +189,6 @@ static int run_dense(struct bench *bench, struct attend_result *result)
 }
 
 // ---- The run asked for --------------------------------------------------------------------------
-
-// Bytes of a row of K and one of V in codes of `bits`: pieces of 16 bytes, and for V 4 bytes more
-// for each 64 values.
-static double coded_row_bytes(const struct kv_shape *shape, uint32_t bits)
-{
-    const uint32_t k = (shape->d_k * bits + 127) / 128 * 16;
-    const uint32_t v = (shape->d_v * bits + 127) / 128 * 16 + (shape->d_v + 63) / 64 * 4;
-    return k + v;
-}
 
 // By one token in one layer. What was picked is counted; steps without a selection read all rows.
 static double bytes_read(const struct bench *bench, const struct fathom_kv_stats *stats)
@@ -246,6 +266,7 @@ static int measure(struct bench *bench)
     SAY_TRY(team_open(bench->device.n_threads, &bench->team));
     SAY_TRY(open_source(bench));
     choose_plan(bench);
+    SAY_TRY(check_memory(bench));
     SAY_TRY(memory_speed_measure(bench->team, &result.speed));
     result.source = options->record != NULL ? options->record : options->shape;
     result.device = fathom_device_text(bench->rig.device);

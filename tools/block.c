@@ -2,6 +2,7 @@
 
 #include "tools/block.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,4 +38,16 @@ void block_free(void *block)
 uint64_t block_machine_bytes(void)
 {
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t block_free_bytes(void)
+{
+    unsigned long long kib;
+    char line[128];
+    uint64_t bytes = block_machine_bytes();
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = (uint64_t)kib << 10;
+    if (file != NULL) (void)fclose(file); // of a file that was read
+    return bytes;
 }

@@ -19,4 +19,7 @@ void block_free(void *block);
 // RAM of this machine, in bytes.
 uint64_t block_machine_bytes(void);
 
+// Of them, what is left to be taken, or all where the system does not tell.
+uint64_t block_free_bytes(void);
+
 #endif

@@ -280,6 +280,8 @@ static void t_bench_attend(void **state)
     assert_non_null(strstr(cli.out, "| llama-3.2-1b "));
     assert_null(strstr(cli.out, "faster than dense"));
     cli_expect_error(cli_run("bench attend --shape gpt-9"), "--shape gpt-9");
+    cli_expect_error(cli_run("bench attend --ctx 128M --kv-type q4"),
+                     "16 layers of 134217728 tokens take 1114112 MiB of RAM");
     cli_expect_error(cli_run("bench attend --record /nonexistent"), "/nonexistent");
     cli_expect_error(cli_run("bench attend --record x --ctx 5"), "--ctx");
 }
