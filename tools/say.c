@@ -55,18 +55,25 @@ static void name_flags(char *text)
     }
 }
 
+static void say_library(const char *words)
+{
+    char text[2048];
+    snprintf(text, sizeof text, "%s", words);
+    name_flags(text);
+    say_note("%s", text);
+}
+
 int say_status(fathom_status status)
 {
     if (status == FATHOM_OK) return EXIT_GOOD;
     if (status == FATHOM_ECANCELLED) return EXIT_INTERRUPTED;
-    char text[2048];
-    snprintf(text, sizeof text, "%s", fathom_last_error());
-    name_flags(text);
-    return say_error("%s", text[0] != '\0' ? text : fathom_status_name(status));
+    const char *text = fathom_last_error();
+    say_library(text[0] != '\0' ? text : fathom_status_name(status));
+    return EXIT_BAD;
 }
 
 void say_log(int level, const char *text, void *user)
 {
     const int64_t *level_max = user;
-    if (level <= *level_max) say_note("%s", text);
+    if (level <= *level_max) say_library(text);
 }

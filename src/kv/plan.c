@@ -237,6 +237,7 @@ fathom_status plan_open(fathom_engine *engine)
     FATHOM_TRY(open_store(engine, &sizes));
     FATHOM_TRY(open_workers(engine));
     engine->working_bytes = sizes.working_bytes;
+    sizes_warn_disk(engine, &sizes);
     write_plan(engine, &sizes);
     log_write(&engine->device->log, FATHOM_LOG_INFO, "kv: %s", engine->plan);
     return FATHOM_OK;

@@ -3,6 +3,7 @@
 
 #include "src/kv/sizes.h"
 
+#include "src/base/log.h"
 #include "src/base/mem.h"
 #include "src/base/status.h"
 #include "src/kv/build.h"
@@ -161,4 +162,24 @@ fathom_status sizes_fit(const fathom_engine *engine, struct sizes *s)
     const uint64_t fit = least_merged + (kv->host_bytes - least - staging) / merged_bytes;
     if (fit < s->n_merged) s->n_merged_ram = (uint32_t)fit;
     return FATHOM_OK;
+}
+
+void sizes_warn_disk(const fathom_engine *engine, const struct sizes *s)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const uint64_t merged_bytes = sizes_rows_bytes(engine, SEGMENT_MERGED);
+    // At the end all that is neither in the tail nor waits to be merged lies in merged segments.
+    const uint64_t n_unmerged = (uint64_t)engine->n_tail_max + 2 * (uint64_t)p->kv.n_merged;
+    const uint64_t n_rows = p->n_tokens_max > n_unmerged ? p->n_tokens_max - n_unmerged : 0;
+    const uint64_t n_full = n_rows / p->kv.n_merged;
+    if (p->kv.disk_bytes == 0 || n_full <= s->n_merged_ram ||
+        (n_full - s->n_merged_ram) * merged_bytes <= p->kv.disk_bytes)
+        return;
+    log_write(
+        &engine->device->log, FATHOM_LOG_WARN,
+        "kv: kv.disk_bytes (--kv-disk) of %.1f MiB holds less than a sequence of %u tokens sends "
+        "there, up to %llu MiB: raise it or kv.host_bytes (--kv-ram), or shorten the context",
+        (double)p->kv.disk_bytes / (1 << 20), p->n_tokens_max,
+        (unsigned long long)(size_round((s->n_merged - s->n_merged_ram) * merged_bytes, 1 << 20) >>
+                             20));
 }

@@ -23,6 +23,9 @@ void sizes_count(fathom_engine *engine, struct sizes *sizes);
 // kv.host_bytes does not hold the least that the engine needs.
 FATHOM_MUST_USE fathom_status sizes_fit(const fathom_engine *engine, struct sizes *sizes);
 
+// Logs a warning if the disk is too small for a sequence that fills the context.
+void sizes_warn_disk(const fathom_engine *engine, const struct sizes *sizes);
+
 // Of all heads of a segment, in whole pages.
 uint64_t sizes_rows_bytes(const fathom_engine *engine, enum segment_size size);
 uint64_t sizes_index_bytes(const fathom_engine *engine, enum segment_size size);

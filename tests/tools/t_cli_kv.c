@@ -175,6 +175,8 @@ static void t_plan_and_stats(void **state)
         {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01; rows"},
         {"--kv-threshold auto", "cluster picks 2 %, threshold auto; rows"},
         {"--kv-positions collapsed", "cluster picks 2 %; positions collapsed; rows"},
+        {"-c 128K --kv-ram 110M --kv-disk 16M",
+         "--kv-disk of 16.0 MiB holds less than a sequence of 131072 tokens sends there, up to "},
     };
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
         cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse %s", asked[i][0]);
