@@ -11,7 +11,10 @@ import argparse
 import re
 import struct
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    raise SystemExit("convert_llama2c.py: needs the Python package numpy") from None
 
 import gguf_quant
 import gguf_write

@@ -16,7 +16,10 @@ import argparse
 import math
 import zlib
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    raise SystemExit("synth_gguf.py: needs the Python package numpy") from None
 
 import gguf_quant
 import gguf_write

@@ -348,6 +348,22 @@ static void mixes_types(void **state)
     fathom_gguf_close(&gguf);
 }
 
+// Without its site packages a Python has no numpy.
+static void names_missing_package(void **state)
+{
+    (void)state;
+    const char *with_numpy = python;
+    static const char *const scripts[] = {"convert_llama2c.py", "synth_gguf.py"};
+    python = "python3 -S";
+    for (size_t i = 0; i < 2; i++) {
+        char words[128];
+        assert_int_equal(run_script(scripts[i], ""), 1 << 8);
+        snprintf(words, sizeof words, "%s: needs the Python package numpy\n", scripts[i]);
+        check_message(words);
+    }
+    python = with_numpy;
+}
+
 // A Python with numpy, or NULL.
 static const char *find_python(void)
 {
@@ -371,10 +387,9 @@ static void remove_folder(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(converts_llama2c),
-        cmocka_unit_test(refuses_bad_checkpoints),
-        cmocka_unit_test(rounds_to_every_type),
-        cmocka_unit_test(mixes_types),
+        cmocka_unit_test(converts_llama2c),      cmocka_unit_test(refuses_bad_checkpoints),
+        cmocka_unit_test(rounds_to_every_type),  cmocka_unit_test(mixes_types),
+        cmocka_unit_test(names_missing_package),
     };
     cpu_kernels_init(&kernels, 0);
     python = find_python();
