@@ -98,7 +98,9 @@ int kv_replay_open(const char *folder, struct kv_replay **replay)
     r->folder = folder;
     snprintf(path, sizeof path, "%s/index.json", folder);
     json_t *json = json_load_file(path, 0, &error);
-    if (json == NULL) return say_error("%s: %s", path, error.text);
+    // Of a file that cannot be opened the text tells its name, too.
+    if (json == NULL && error.line < 1) return say_error("--record: %s", error.text);
+    if (json == NULL) return say_error("%s, line %d: %s", path, error.line, error.text);
     int code = read_index(r, json);
     json_decref(json);
     return code == EXIT_GOOD ? open_files(r) : code;

@@ -18,7 +18,7 @@ static const struct {
     {"tokenize", "token ids of a text", cmd_tokenize},
     {"detokenize", "text of token ids", cmd_detokenize},
     {"inspect", "what a GGUF file holds", cmd_inspect},
-    {"bench", "speed of prefill and decode, at depth", cmd_bench},
+    {"bench", "speed of prefill and decode, at depth; bench attend: of attention alone", cmd_bench},
     {"perplexity", "quality on a text, and KL divergence from a base", cmd_perplexity},
     {"eval", "logits of given ids; needle questions over long texts", cmd_eval},
 };

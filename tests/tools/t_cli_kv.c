@@ -284,7 +284,8 @@ static void t_bench_attend(void **state)
     cli_expect_error(cli_run("bench attend --shape gpt-9"), "--shape gpt-9");
     cli_expect_error(cli_run("bench attend --ctx 128M --kv-type q4"),
                      "16 layers of 134217728 tokens take 1114112 MiB of RAM");
-    cli_expect_error(cli_run("bench attend --record /nonexistent"), "/nonexistent");
+    cli_expect_error(cli_run("bench attend --record /nonexistent"),
+                     "fathom: --record: unable to open /nonexistent/index.json: No such file");
     cli_expect_error(cli_run("bench attend --record x --ctx 5"), "--ctx");
 }
 
