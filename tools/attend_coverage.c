@@ -44,6 +44,8 @@ int attend_coverage_note(struct attend_coverage *coverage, const fathom_engine *
         now.verified_coverage * n_verified - before.verified_coverage * (n_verified - 1);
     coverage->bound[i] = now.coverage_bound * n - before.coverage_bound * (n - 1);
     coverage->estimate[i] = now.coverage_estimate * n - before.coverage_estimate * (n - 1);
+    // Both are sums of what was rounded to f32.
+    coverage->n_above += coverage->bound[i] > coverage->verified[i] + 1e-5;
     coverage->error[i] = fabs(coverage->estimate[i] - coverage->verified[i]);
     return EXIT_GOOD;
 }
@@ -53,6 +55,7 @@ struct attend_coverage_summary attend_coverage_sum_up(struct attend_coverage *co
     const size_t n = coverage->n;
     return (struct attend_coverage_summary){
         .n = n,
+        .n_above = coverage->n_above,
         .verified = stats_of(coverage->verified, n).median,
         .bound = stats_of(coverage->bound, n).median,
         .estimate = stats_of(coverage->estimate, n).median,

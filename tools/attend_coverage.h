@@ -11,12 +11,14 @@
 struct attend_coverage {
     struct fathom_kv_stats before;
     size_t n;
+    size_t n_above;                              // whose bound is above what was covered: a fault
     double *verified, *bound, *estimate, *error; // [n_max]; error: |estimate - verified|
 };
 
 // Medians.
 struct attend_coverage_summary {
     size_t n; // 0: the rest is void
+    size_t n_above;
     double verified, bound, estimate, error;
 };
 

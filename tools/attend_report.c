@@ -53,6 +53,7 @@ static void add_coverage(json_t *json, const struct attend_coverage_summary *cov
 {
     json_object_set_new(json, "coverage_steps", json_integer((json_int_t)coverage->n));
     if (coverage->n == 0) return;
+    json_object_set_new(json, "coverage_bound_above", json_integer((json_int_t)coverage->n_above));
     set(json, "coverage_median", coverage->verified);
     set(json, "coverage_bound_median", coverage->bound);
     set(json, "coverage_estimate_median", coverage->estimate);
@@ -129,6 +130,7 @@ static void print_coverage(const struct attend_coverage_summary *coverage)
     if (coverage->n == 0) return;
     print_real("coverage of verified steps, median", "", 4, coverage->verified);
     print_real("of the bound", "", 4, coverage->bound);
+    print_real("steps whose bound is above it", "", 0, (double)coverage->n_above);
     print_real("of the estimate", "", 4, coverage->estimate);
     print_real("of what the estimate is off by", "", 4, coverage->error);
 }
@@ -173,8 +175,7 @@ static int print_table(const struct attend_result *r)
     print_real("memory read", " GB/s", 2, r->speed.read_gbs);
     print_real("memory gathered by 4 KiB", " GB/s", 2, r->speed.gather_gbs);
     print_real("peak memory of the process", " MiB", 1, peak_rss_bytes() / mib);
-    printf("\n%s, fathom %s\nKV cache %s\n", r->device, fathom_version(),
-           fathom_engine_plan(r->run->engine));
+    printf("\n%s, fathom %s\n", r->device, fathom_version());
     return EXIT_GOOD;
 }
 

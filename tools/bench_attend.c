@@ -74,8 +74,8 @@ static int read_flags(struct bench *bench)
     SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
     if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
         return say_error("--kv-positions collapsed: rows of bench attend have no positions");
-    if (plan->kv.mode == FATHOM_KV_DENSE && bench->device.log_level >= FATHOM_LOG_WARN)
-        kv_flags_say_idle(&bench->device.kv);
+    if (bench->device.kv.stats != NULL && strcmp(bench->device.kv.stats, "-") == 0)
+        return say_error("--kv-stats -: -o json prints the same with the result; name a file");
     return output_try_file(bench->device.kv.stats);
 }
 
@@ -211,6 +211,11 @@ static int run_asked(struct bench *bench, struct attend_result *result)
     struct attend_run *run = &bench->run;
     struct fathom_kv_stats stats;
     SAY_TRY(attend_run_open(run, &bench->plan));
+    if (bench->device.log_level >= FATHOM_LOG_WARN) {
+        const char *text = fathom_engine_plan(run->engine);
+        say_note("KV cache %s", text);
+        kv_flags_say_idle(&bench->device.kv, text);
+    }
     fathom_kv_stats_init(&stats);
     SAY_TRY(say_status(fathom_engine_stats(run->engine, &stats)));
     const size_t n_steps = bench->source.n_steps;

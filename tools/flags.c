@@ -239,7 +239,10 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
             text = argv[++i];
         }
         if (!set_value(flag, options, text))
-            return say_error("bad value \"%s\" for %s %s", text, name, flag->value);
+            return say_error("bad value \"%s\" for %s %s%s", text, name, flag->value,
+                             flag->kind == FLAG_SIZE ? ": must be a whole number, or one with K, "
+                                                       "M or G behind it"
+                                                     : "");
         SAY_TRY(check_value(flag, options, name, text));
     }
     return EXIT_GOOD;

@@ -223,17 +223,35 @@ static bool matters_in_dense(const struct kv_options *options, const struct flag
     return flag->offset == OPTION(vram_bytes);
 }
 
-void kv_flags_say_idle(const struct kv_options *options)
+static bool matters_in_stream(const struct flag *flag)
+{
+    static const size_t of_picks[] = {
+        OPTION(budget),    OPTION(rank_by),        OPTION(candidates), OPTION(coverage),
+        OPTION(threshold), OPTION(estimate),       OPTION(verify),     OPTION(deadline_ms),
+        OPTION(prefill),   OPTION(n_dense_layers),
+    };
+    for (size_t i = 0; i < sizeof of_picks / sizeof of_picks[0]; i++)
+        if (flag->offset == of_picks[i]) return false;
+    return true;
+}
+
+void kv_flags_say_idle(const struct kv_options *options, const char *plan)
 {
     const struct kv_options defaults = KV_OPTION_DEFAULTS;
+    const bool dense = strncmp(plan, "dense:", 6) == 0, stream = strncmp(plan, "stream:", 7) == 0;
     char names[1024] = "";
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (matters_in_dense(options, &table[i]) || holds_same(&table[i], options, &defaults))
-            continue;
+        const struct flag *flag = &table[i];
+        bool idle = (dense && !matters_in_dense(options, flag)) ||
+                    (stream && !matters_in_stream(flag)) ||
+                    (flag->offset == OPTION(candidates) && strcmp(options->stage2, "off") == 0) ||
+                    (flag->offset == OPTION(disk_day_bytes) && options->disk_bytes == 0);
+        if (!idle || holds_same(flag, options, &defaults)) continue;
         bytes += (size_t)snprintf(names + bytes, sizeof names - bytes, "%s%s",
-                                  bytes > 0 ? ", " : "", table[i].names);
+                                  bytes > 0 ? ", " : "", flag->names);
     }
     if (bytes > 0)
-        say_note("the KV cache is dense, which makes no use of %s: see --kv-mode", names);
+        say_note("with these settings the KV cache (%.*s) makes no use of %s",
+                 (int)strcspn(plan, ":"), plan, names);
 }

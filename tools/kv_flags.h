@@ -58,7 +58,7 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
 // What can be told once the number of layers is known.
 int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers);
 
-// Of a cache that is dense: names the options that differ from the defaults in vain, in one line.
-void kv_flags_say_idle(const struct kv_options *options);
+// Names the options that differ from the defaults in vain, in one line. The plan is the engine's.
+void kv_flags_say_idle(const struct kv_options *options, const char *plan);
 
 #endif

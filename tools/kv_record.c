@@ -179,6 +179,10 @@ int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_si
 {
     const uint32_t n_skip = options->steps.n > 1 ? options->steps.items[1] : 0;
     if (options->folder == NULL || n_skip < n_single) return EXIT_GOOD;
+    if (n_single == 0)
+        return say_error("--kv-record %s: the run feeds no token by itself, so there is no step to "
+                         "record: give a larger -n or -c",
+                         options->folder);
     return say_error("--kv-record-steps %u,%u: the run feeds at most %llu tokens one by one, and "
                      "none would be left: skip fewer, or give a larger -n or -c",
                      options->steps.items[0], n_skip, (unsigned long long)n_single);

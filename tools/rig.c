@@ -212,7 +212,7 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
     bool tiered = strncmp(plan, "dense:", 6) != 0;
     if (rig->log_level < FATHOM_LOG_WARN) return;
     if (tiered || options->kv.mode != NULL) say_note("KV cache %s", plan);
-    if (!tiered) kv_flags_say_idle(&options->kv);
+    kv_flags_say_idle(&options->kv, plan);
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk.
