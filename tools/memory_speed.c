@@ -62,7 +62,8 @@ static void read_share(void *arg, uint32_t thread, uint32_t n_threads)
 static void measure(struct team *team, struct reading *reading, bool gathered, double *best)
 {
     const uint32_t whole = PLACES * team_count(team); // pieces at once; what is left is not read
-    const double bytes = (double)(N_PIECES / whole * whole) * MEMORY_PIECE_BYTES;
+    const uint32_t n_pieces = N_PIECES / whole * whole;
+    const double bytes = (double)n_pieces * MEMORY_PIECE_BYTES;
     reading->gathered = gathered;
     for (int i = 0; i < N_ROUNDS; i++) {
         double start_ms = timer_now_ms();

@@ -57,7 +57,8 @@ struct layout {
 static ALWAYS_INLINE struct layout layout_of(const int32_t type)
 {
     const struct quant_form form = quant_form_of(type);
-    const uint32_t n_subs = form.block_values == BLOCK ? 0 : form.block_values / form.sub_values;
+    const uint32_t n_subs =
+        form.block_values == QUANT_BLOCK_MAX ? QUANT_BLOCK_MAX / form.sub_values : 0;
     struct layout out = {.n_blocks = form.block_values / BLOCK,
                          .group_bytes = form.n_bits * VECTOR};
     out.offsets_at = 2 * PANEL_ROWS;
