@@ -26,7 +26,8 @@ static const struct shape shapes[N_SHAPES] = {
     {"MQA", 4, 1, 0},
 };
 static const uint32_t head_sizes[N_SHAPES] = {64, 96, 128};
-static const char *const selectors[] = {"cluster", "chunk", "block", "flat"};
+enum { N_SELECTORS = 4 };
+static const char *const selectors[N_SELECTORS] = {"cluster", "chunk", "block", "flat"};
 
 // ---- Two engines side by side -------------------------------------------------------------------
 
@@ -258,7 +259,11 @@ static void test_disk(void **state)
     kv.disk_path = ".";
     run_mode(&kv, 1);
     kv.mode = FATHOM_KV_SPARSE;
-    run_mode(&kv, 2);
+    for (int32_t selector = 0; selector < (check_few() ? 1 : N_SELECTORS); selector++) {
+        printf("%s\n", selectors[selector]);
+        kv.selector = selector;
+        run_mode(&kv, 2 - (uint32_t)selector % N_SHAPES);
+    }
 }
 
 static void test_auto(void **state)
