@@ -78,9 +78,9 @@ class Kernels:
         self.simd = simd or choose_simd()
         self.narrow = choose_narrow() if narrow is None else narrow
         self.element = torch.bfloat16 if self.narrow else torch.float32
-        self.library = ctypes.CDLL(build(folder, self.simd, self.narrow))
+        self.functions = ctypes.CDLL(build(folder, self.simd, self.narrow))
         for name in VOID:
-            getattr(self.library, name).restype = None
+            getattr(self.functions, name).restype = None
 
     def call(self, name, *args):
         """Tensors, None, int as long, ctypes values as they are."""
@@ -93,7 +93,7 @@ class Kernels:
                 values.append(ctypes.c_void_p(arg.data_ptr()))
             else:
                 values.append(ctypes.c_long(arg) if isinstance(arg, int) else arg)
-        if getattr(self.library, name)(*values):
+        if getattr(self.functions, name)(*values):
             raise MemoryError(name)
 
     def make_angles(self, positions, base, d_head):
