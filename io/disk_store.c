@@ -245,7 +245,8 @@ static fathom_status submit(struct store *store, struct store_read *reads, size_
 {
     for (size_t i = 0; i < n; i++)
         FATHOM_TRY(check_read(store, &reads[i]));
-    if (store->reads.n_left == 0) store->reads = (struct outcome){0};
+    if (store->told) store->reads = (struct outcome){0};
+    store->told = false;
     store->reads.n_left += n;
     for (size_t i = 0; i < n; i++) {
         reads[i].status = FATHOM_IN_PROGRESS;
@@ -278,6 +279,7 @@ static fathom_status wait_reads(struct store *store, int64_t deadline_ns)
         slept = true;
         (void)store_flight_turn(store, count_to_await(store), deadline_ns);
     }
+    store->told = true;
     return store_flight_pass(&store->reads);
 }
 

@@ -42,7 +42,8 @@ struct store {
     struct queue_done *done;    // [depth]
     struct store_read *waiting; // reads that have not taken off, oldest first
     struct store_read **newest; // where the next one is linked to
-    struct outcome reads;       // of all that are under way
+    struct outcome reads;       // of all since wait_reads last told of them
+    bool told;                  // of reads: the next ones are new ones
     struct store_stats stats;
     char text[96];
 };

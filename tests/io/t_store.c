@@ -223,6 +223,27 @@ static void flipped_bit(void **state)
     store_rig_fini(&rig);
 }
 
+// A read that has failed before others are begun is still told of.
+static void early_failure(void **state)
+{
+    struct store_rig rig;
+    open_rig(&rig, state);
+    const struct store_extent bad = store_rig_put(&rig, 1, 1), good = store_rig_put(&rig, 2, 1);
+    struct store_read reads[] = {
+        {.extent = bad, .n_pages = 1, .at = rig.buffer},
+        {.extent = good, .n_pages = 1, .at = rig.buffer + STORE_PAGE_BYTES}};
+    flip_bit(&rig, (uint64_t)bad.first_page * STORE_PAGE_BYTES);
+    check_ok(store_ops.submit(rig.store, &reads[0], 1));
+    store_ops.release(rig.store, (struct store_extent){0}); // waits for the reads, and tells nobody
+    assert_int_equal(reads[0].status, FATHOM_ECORRUPT);
+    check_ok(store_ops.submit(rig.store, &reads[1], 1));
+    check_error(store_ops.wait(rig.store, INT64_MAX), FATHOM_ECORRUPT, "page 0 of the extent of 1");
+    assert_int_equal(reads[1].status, FATHOM_OK);
+    check_ok(store_ops.submit(rig.store, &reads[1], 1));
+    check_ok(store_ops.wait(rig.store, INT64_MAX));
+    store_rig_fini(&rig);
+}
+
 // Two pages that changed places are as wrong as flipped bits.
 static void swapped_pages(void **state)
 {
@@ -349,17 +370,12 @@ int main(void)
         const char *name;
         CMUnitTestFunction fn;
     } cases[] = {
-        {"random_steps", random_steps},
-        {"large_extent", large_extent},
-        {"bad_arguments", bad_arguments},
-        {"bad_params", bad_params},
-        {"flipped_bit", flipped_bit},
-        {"swapped_pages", swapped_pages},
-        {"truncated_file", truncated_file},
-        {"file_cap", file_cap},
-        {"batches", batches},
-        {"released", released},
-        {"own_text", own_text},
+        {"random_steps", random_steps},   {"large_extent", large_extent},
+        {"bad_arguments", bad_arguments}, {"bad_params", bad_params},
+        {"flipped_bit", flipped_bit},     {"early_failure", early_failure},
+        {"swapped_pages", swapped_pages}, {"truncated_file", truncated_file},
+        {"file_cap", file_cap},           {"batches", batches},
+        {"released", released},           {"own_text", own_text},
     };
     enum { CASES = sizeof cases / sizeof cases[0] };
     static const struct queue_ops *const queues[] = {&queue_pread, &queue_uring};
