@@ -1,7 +1,9 @@
 // How the VNNI kernels hold quantised weights and activations, and how they are brought there.
 //
-// Activations: a struct x_block for every 32 values, scale = max |x| / 127. A block with NaN or
-// infinity in it has zeros and the scale NaN, so that every value made from it is NaN.
+// Activations: a struct x_block for every 32 values, each scale * (128 q[0] + q[1]), scale = max
+// |x| / (127 * 128): the upper and the lower half of 15 bits. Blocks with a maximum below 1e-34
+// count as zero. A block with NaN or infinity in it has zeros and the scale NaN, so that every
+// value made from it is NaN.
 //
 // A panel is 32 rows, two groups of 16 lanes, in units of one block of the type (32 columns, or 256
 // of the K types). A unit is a header and then quants.
@@ -16,7 +18,6 @@
 #ifndef FATHOM_CPU_X86_MATMUL_VNNI_PACK_H
 #define FATHOM_CPU_X86_MATMUL_VNNI_PACK_H
 
-#include <float.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -26,22 +27,27 @@ enum {
     LANES = 16, // rows in a vector
     GROUPS = 2, // vectors of rows in a panel
     PANEL_ROWS = GROUPS * LANES,
-    BLOCK = 32,  // columns that share an activation scale
-    STEPS = 8,   // of 4 columns in a block
-    VECTOR = 64, // bytes
-    WILD = 0x99, // classes of numbers: NaN of either kind, infinity of either sign
+    BLOCK = 32,       // columns that share an activation scale
+    STEPS = 8,        // of 4 columns in a block
+    VECTOR = 64,      // bytes
+    WILD = 0x99,      // classes of numbers: NaN of either kind, infinity of either sign
+    HALVES = 2,       // of an activation
+    LOWER_BITS = 7,   // of its lower half, which is -64 .. 63
+    X_MAX = 127 << 7, // of an activation's size
 };
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
+static const float x_least = 1e-34f; // of max |x|: the inverse scale stays finite
+
 struct x_block {
-    int8_t q[BLOCK];
+    int8_t q[HALVES][BLOCK];
     float scale;
-    int32_t neg_sum_low; // -(sum of the first 16 q)
-    int32_t neg_sum;     // -(sum of q)
-    float scaled_sum;    // scale * sum of q
+    int32_t neg_sum_low; // -(sum of the first 16, both halves)
+    int32_t neg_sum;     // -(sum of all)
+    float scaled_sum;    // scale * sum of all
 };
-_Static_assert(sizeof(struct x_block) == 48, "x_block is packed");
+_Static_assert(sizeof(struct x_block) == 80, "x_block is packed");
 
 // Where things lie in a unit. All of it folds to constants.
 struct layout {
@@ -81,6 +87,16 @@ static inline size_t x_row_bytes(uint32_t n_cols)
     return (lines | 1) * 64;
 }
 
+// The halves of 16 activations.
+static ALWAYS_INLINE void store_halves(struct x_block *block, uint32_t at, __m512i q)
+{
+    const __m512i half = _mm512_set1_epi32(1 << (LOWER_BITS - 1));
+    const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(q, half), LOWER_BITS);
+    const __m512i lower = _mm512_sub_epi32(q, _mm512_slli_epi32(upper, LOWER_BITS));
+    _mm_storeu_si128((__m128i *)(block->q[0] + at), _mm512_cvtepi32_epi8(upper));
+    _mm_storeu_si128((__m128i *)(block->q[1] + at), _mm512_cvtepi32_epi8(lower));
+}
+
 static inline void pack_x(void *packed, const float *x, uint32_t n_cols)
 {
     struct x_block *block = packed;
@@ -88,16 +104,15 @@ static inline void pack_x(void *packed, const float *x, uint32_t n_cols)
         __m512 low = _mm512_loadu_ps(x + i);
         __m512 high = _mm512_loadu_ps(x + i + 16);
         float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        float inverse = max > 0.0f ? 127.0f / max : 0.0f;
+        float inverse = max >= x_least ? X_MAX / max : 0.0f;
         __mmask16 wild = _mm512_fpclass_ps_mask(low, WILD) | _mm512_fpclass_ps_mask(high, WILD);
         __mmask16 kept = wild == 0 ? 0xffff : 0;
-        block->scale = wild == 0 ? max / 127.0f : __builtin_nanf("");
-        if (inverse > FLT_MAX) inverse = FLT_MAX; // no use of the whole grid below 4e-37
+        block->scale = wild == 0 ? max / X_MAX : __builtin_nanf("");
         __m512 factor = _mm512_set1_ps(inverse);
         __m512i q_low = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(low, factor));
         __m512i q_high = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(high, factor));
-        _mm_storeu_si128((__m128i *)block->q, _mm512_cvtsepi32_epi8(q_low));
-        _mm_storeu_si128((__m128i *)(block->q + 16), _mm512_cvtsepi32_epi8(q_high));
+        store_halves(block, 0, q_low);
+        store_halves(block, 16, q_high);
         block->neg_sum_low = -_mm512_reduce_add_epi32(q_low);
         block->neg_sum = -_mm512_reduce_add_epi32(_mm512_add_epi32(q_low, q_high));
         block->scaled_sum = block->scale * (float)-block->neg_sum;

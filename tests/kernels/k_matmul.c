@@ -6,9 +6,9 @@
 //     kernel may sum the two parts of a quantised weight apart;
 //   rounding of the result, the bias and the old value: 4 u of each;
 //   kernels that hold x in fewer bits: sum e_i |w_i|, where e_i is the rounding error of x_i by the
-//     form's public rule. Of 8 bits: scale = max |x| / 127 of 32 values, nearest integer. Of bf16:
-//     nearest even, so at most 2^-8 |x_i|. Some tokens lie on both grids, so that nothing of the
-//     bound but f32 rounding is left;
+//     form's public rule. Of 8 bits: scale = max |x| / 127 of 32 values, nearest integer. Of 15:
+//     max |x| / (127 * 128). Of bf16: nearest even, so at most 2^-8 |x_i|. Some tokens lie on all
+//     grids, so that nothing of the bound but f32 rounding is left;
 //   what instructions may flush to zero (vdpbf16ps: operands and sums below FLT_MIN): FLT_MIN for
 //     each product and each weight.
 
@@ -58,10 +58,11 @@ static double bound_of(const struct trial *trial, uint32_t token, uint32_t row, 
     const struct problem *p = trial->problem;
     const size_t at = (size_t)token * MAX_ROWS + row;
     const uint32_t wide = 4096; // no padding worth mentioning
-    const bool is_rounded = trial->kernel.x_row_bytes(wide) < wide * sizeof(float);
+    const size_t x_bytes = trial->kernel.x_row_bytes(wide);
     double bound = lambda * sqrt(p->n_cols) * f32_unit * p->parts[at];
     bound += 4.0 * f32_unit * (fabs(p->truth[at]) + other);
-    if (is_rounded) bound += p->errors[at];
+    if (x_bytes < wide * sizeof(float))
+        bound += x_bytes < 2 * wide ? p->errors_8[at] : p->errors_15[at];
     return bound + (double)FLT_MIN * (p->n_cols + p->w_sum[row]);
 }
 

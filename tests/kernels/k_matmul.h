@@ -31,13 +31,14 @@ struct problem {
     int32_t type;
     uint32_t n_cols;
     size_t row_bytes;
-    uint8_t *rows;  // [MAX_ROWS, row_bytes]
-    float *x;       // [MAX_TOKENS, n_cols]
-    float *bias;    // [MAX_ROWS]
-    double *truth;  // this and the next: [MAX_TOKENS, MAX_ROWS]
-    double *parts;  // sum |x_i| m_i
-    double *errors; // sum e_i |w_i|
-    double *w_sum;  // [MAX_ROWS] sum |w_i|
+    uint8_t *rows;     // [MAX_ROWS, row_bytes]
+    float *x;          // [MAX_TOKENS, n_cols]
+    float *bias;       // [MAX_ROWS]
+    double *truth;     // this and the next: [MAX_TOKENS, MAX_ROWS]
+    double *parts;     // sum |x_i| m_i
+    double *errors_8;  // sum e_i |w_i|, with x in 8 bits; of BF16 weights: in bf16, both
+    double *errors_15; // and in 15
+    double *w_sum;     // [MAX_ROWS] sum |w_i|
 };
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])

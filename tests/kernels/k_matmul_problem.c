@@ -48,8 +48,8 @@ void problem_random_rows(int32_t type, void *rows, uint32_t n_rows, uint32_t n_c
     }
 }
 
-// Every eighth token is zeros; others lie on the grids of 8 bits and of bf16, hold a huge value, or
-// are tiny.
+// Every eighth token is zeros; others lie on the grids of 8 and 15 bits and of bf16, hold a huge
+// value, or are tiny.
 static void fill_token(float *x, uint32_t token, uint32_t n_cols, struct rng *rng)
 {
     for (uint32_t i = 0; i < n_cols; i++) {
@@ -65,18 +65,18 @@ static void fill_token(float *x, uint32_t token, uint32_t n_cols, struct rng *rn
 
 // e_i of the head comment, for kernels with quantised weights. A value near the middle of two
 // integers may go either way.
-static void grid_errors(const float *x, double *errors, uint32_t n_cols)
+static void grid_errors(const float *x, uint32_t n_levels, double *errors, uint32_t n_cols)
 {
     for (uint32_t begin = 0; begin < n_cols; begin += GROUP) {
         uint32_t end = begin + GROUP < n_cols ? begin + GROUP : n_cols;
         double max = 0.0;
         for (uint32_t i = begin; i < end; i++)
             max = fmax(max, fabs((double)x[i]));
-        double scale = max / 127.0;
+        double scale = max / n_levels;
         for (uint32_t i = begin; i < end; i++)
             errors[i] = max > 0.0 ? fabs((double)x[i] - scale * rint((double)x[i] / scale)) : 0.0;
         for (uint32_t i = begin; i < end; i++)
-            errors[i] += scale * 0x1p-14;
+            errors[i] += scale * n_levels * 0x1p-21;
     }
 }
 
@@ -113,33 +113,42 @@ static void read_weights(const struct problem *p, uint32_t row, float *w, double
 
 static void solve(struct problem *p)
 {
-    double *errors, *parts;
+    double *parts, *errors[2];
     float *w;
-    check_ok(mem_new((size_t)p->n_cols * MAX_TOKENS, sizeof *errors, "errors", &errors));
+    for (int bits = 0; bits < 2; bits++)
+        check_ok(mem_new((size_t)p->n_cols * MAX_TOKENS, sizeof(double), "errors", &errors[bits]));
     check_ok(mem_new(p->n_cols, sizeof *parts, "parts", &parts));
     check_ok(mem_new(p->n_cols, sizeof *w, "weights", &w));
-    for (size_t t = 0; t < MAX_TOKENS; t++)
-        (p->type == FATHOM_TYPE_BF16 ? bf16_errors : grid_errors)(
-            p->x + t * p->n_cols, errors + t * p->n_cols, p->n_cols);
+    for (size_t t = 0; t < MAX_TOKENS; t++) {
+        const size_t at = t * p->n_cols;
+        for (int bits = 0; bits < 2; bits++)
+            if (p->type == FATHOM_TYPE_BF16)
+                bf16_errors(p->x + at, errors[bits] + at, p->n_cols);
+            else
+                grid_errors(p->x + at, bits == 0 ? 127 : 127 * 128, errors[bits] + at, p->n_cols);
+    }
     for (uint32_t r = 0; r < MAX_ROWS; r++) {
         read_weights(p, r, w, parts);
         for (uint32_t i = 0; i < p->n_cols; i++)
             p->w_sum[r] += fabs((double)w[i]);
         for (size_t t = 0; t < MAX_TOKENS; t++) {
             const float *x = p->x + t * p->n_cols;
-            const double *e = errors + t * p->n_cols;
-            double sums[3] = {0};
+            const double *e_8 = errors[0] + t * p->n_cols, *e_15 = errors[1] + t * p->n_cols;
+            double sums[4] = {0};
             for (uint32_t i = 0; i < p->n_cols; i++) {
                 sums[0] += (double)x[i] * (double)w[i];
                 sums[1] += fabs((double)x[i]) * parts[i];
-                sums[2] += e[i] * fabs((double)w[i]);
+                sums[2] += e_8[i] * fabs((double)w[i]);
+                sums[3] += e_15[i] * fabs((double)w[i]);
             }
             p->truth[t * MAX_ROWS + r] = sums[0];
             p->parts[t * MAX_ROWS + r] = sums[1];
-            p->errors[t * MAX_ROWS + r] = sums[2];
+            p->errors_8[t * MAX_ROWS + r] = sums[2];
+            p->errors_15[t * MAX_ROWS + r] = sums[3];
         }
     }
-    mem_free(errors);
+    mem_free(errors[0]);
+    mem_free(errors[1]);
     mem_free(parts);
     mem_free(w);
 }
@@ -156,7 +165,8 @@ void problem_open(struct problem *p, int32_t type, uint32_t n_cols)
     check_ok(mem_new(MAX_ROWS, sizeof *p->bias, "bias", &p->bias));
     check_ok(mem_new(n_out, sizeof *p->truth, "truth", &p->truth));
     check_ok(mem_new(n_out, sizeof *p->parts, "parts", &p->parts));
-    check_ok(mem_new(n_out, sizeof *p->errors, "errors", &p->errors));
+    check_ok(mem_new(n_out, sizeof *p->errors_8, "errors", &p->errors_8));
+    check_ok(mem_new(n_out, sizeof *p->errors_15, "errors", &p->errors_15));
     check_ok(mem_new(MAX_ROWS, sizeof *p->w_sum, "w_sum", &p->w_sum));
     problem_random_rows(type, p->rows, MAX_ROWS, n_cols, &rng);
     for (uint32_t t = 0; t < MAX_TOKENS; t++)
@@ -168,7 +178,8 @@ void problem_open(struct problem *p, int32_t type, uint32_t n_cols)
 
 void problem_close(struct problem *p)
 {
-    void *blocks[] = {p->rows, p->x, p->bias, p->truth, p->parts, p->errors, p->w_sum};
+    void *blocks[] = {p->rows,  p->x,        p->bias,      p->truth,
+                      p->parts, p->errors_8, p->errors_15, p->w_sum};
     for (size_t i = 0; i < COUNT(blocks); i++)
         mem_free(blocks[i]);
 }
