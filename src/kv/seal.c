@@ -1,8 +1,9 @@
 // Sealing and merging: hot rows become small segments, small segments become merged ones.
 //
 // The work is cut by heads (a layer and a KV head) and paid for by tokens: each token that comes in
-// pays for as many heads as keep sealing in step with it. So no step carries more than its share,
-// no thread runs behind the caller's back, and the same tokens give the same bits. Until a job has
+// pays for a few times as many heads as keep sealing in step with it, since rows that wait to be
+// sealed are attended to by every token. So no step carries more than its share, no thread runs
+// behind the caller's back, and the same tokens give the same bits. Until a job has
 // done its last head nothing of it shows; rows that are being sealed are attended to in the tail.
 
 #include "src/kv/build.h"
@@ -222,13 +223,13 @@ static void advance_merge(fathom_engine *engine, struct slot *slot)
 
 void seal_advance(fathom_engine *engine, struct slot *slot, uint32_t n_new)
 {
-    enum { CATCH_UP = 4, MERGE_PACE = 2 };
+    enum { CATCH_UP = 4, SEAL_PACE = 4, MERGE_PACE = 2 };
     const struct fathom_kv_params *kv = &engine->params.kv;
     if (!engine->tiered) return;
     uint64_t pay = (uint64_t)n_new * engine->segments.n_heads;
     // A sequence that was long before it was first sealed catches up.
     if (slot->n_tokens > slot->sealed_end + kv->n_window + 2 * kv->n_segment) pay *= CATCH_UP;
-    slot->seal.credit += pay;
+    slot->seal.credit += SEAL_PACE * pay;
     advance_seal(engine, slot);
     slot->merge.credit += MERGE_PACE * pay;
     advance_merge(engine, slot);
