@@ -119,7 +119,7 @@ def run_kl(args):
                     continue
                 logits = fathom_logits(args, path, ids, folder, "none")
                 exact = log_softmax(logits)
-                ours = log_softmax(fathom_logits(args, path, ids, folder, "all"))
+                ours = log_softmax(fathom_logits(args, path, ids, folder, args.isa))
                 theirs = log_softmax(llama_logits(args, path, ids))
                 unrounded = exact if kind == "f32" else unrounded
                 apart = divergence(theirs, ours)
@@ -198,6 +198,7 @@ def main():
     kl = commands.add_parser("kl")
     kl.add_argument("--types", default=",".join(TYPES))
     kl.add_argument("--seed", type=int, default=1)
+    kl.add_argument("--isa", default="all", help="instruction sets that Fathom may use, as in fathom run --isa")
     kl.add_argument("--positions", type=int, default=64, help="512 at most; default: %(default)s")
     kl.add_argument("--shape", help="of tools/synth_gguf.py, in place of the small ones")
     kl.add_argument("--logit-spread", type=float, help="of the random models; default: that of tools/synth_gguf.py")
