@@ -1,4 +1,4 @@
-// `fathom eval`: a table of tasks.
+// `fathom eval`: logits, and the tasks with needles.
 
 #include <stdio.h>
 #include <string.h>
@@ -7,26 +7,26 @@
 #include "tools/eval.h"
 #include "tools/say.h"
 
-static const struct {
-    const char *name;
-    const char *text;
-    int (*run)(int argc, char **argv);
-} tasks[] = {
-    {"logits", "next-token logits after each of given ids, to a file", eval_logits},
-    {"niah", "questions about needles in long texts: score and speed", eval_niah},
-};
+static void print_tasks(void)
+{
+    static const char line[] = "  %-12s %s\n";
+    printf("fathom eval TASK [flags]\n\n");
+    printf(line, "logits", "next-token logits after each of given ids, to a file");
+    for (size_t i = 0; i < NEEDLE_TASKS; i++)
+        printf(line, needle_tasks[i].name, needle_tasks[i].text);
+    printf("\nfathom eval TASK --help lists a task's flags.\n");
+}
 
 int cmd_eval(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
-    for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
-        if (strcmp(name, tasks[i].name) == 0) return tasks[i].run(argc - 1, argv + 1);
+    if (strcmp(name, "logits") == 0) return eval_logits(argc - 1, argv + 1);
+    for (size_t i = 0; i < NEEDLE_TASKS; i++)
+        if (strcmp(name, needle_tasks[i].name) == 0)
+            return eval_needle(&needle_tasks[i], argc - 1, argv + 1);
     if (argc < 2) return say_error("eval: no task; see fathom eval --help");
     if (strcmp(name, "--help") != 0 && strcmp(name, "-h") != 0)
         return say_error("eval: unknown task \"%s\"; see fathom eval --help", name);
-    printf("fathom eval TASK [flags]\n\n");
-    for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
-        printf("  %-12s %s\n", tasks[i].name, tasks[i].text);
-    printf("\nfathom eval TASK --help lists a task's flags.\n");
+    print_tasks();
     return EXIT_HELPED;
 }

@@ -4,12 +4,10 @@
 #include "tools/haystack.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/block.h"
-#include "tools/bytes.h"
 #include "tools/say.h"
 #include "tools/sentence.h"
 
@@ -25,52 +23,22 @@ struct filler {
     size_t n_tokens; // sum over the sentences
 };
 
-static bool key_is_used(const struct needle *needles, size_t n, const char *key)
-{
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(needles[i].key, key) == 0) return true;
-    return false;
-}
-
 static int compare_places(const void *a, const void *b)
 {
-    double x = ((const struct needle *)a)->place;
-    double y = ((const struct needle *)b)->place;
-    return (x > y) - (x < y);
+    const struct fact *x = a, *y = b;
+    if (x->place != y->place) return x->place > y->place ? 1 : -1;
+    return (x->text > y->text) - (x->text < y->text);
 }
 
-static int choose_needles(struct haystack *haystack, struct random *random, size_t n)
+// The facts in the order of their places. To be freed; NULL after saying so when there is no
+// memory.
+static struct fact *sort_facts(const struct puzzle *puzzle)
 {
-    haystack->needles = block_new(n, sizeof *haystack->needles);
-    if (haystack->needles == NULL) return EXIT_BAD;
-    haystack->n_needles = n;
-    for (size_t i = 0; i < n; i++) {
-        struct needle *needle = &haystack->needles[i];
-        struct sentence key;
-        do {
-            sentence_make_key(&key, random);
-        } while (key.n >= sizeof needle->key || key_is_used(haystack->needles, i, key.text));
-        memcpy(needle->key, key.text, key.n + 1);
-        for (int d = 0; d < HAYSTACK_DIGITS; d++)
-            needle->digits[d] = (char)('0' + random_below(random, 10));
-        needle->place = random_unit(random);
-    }
-    qsort(haystack->needles, n, sizeof *haystack->needles, compare_places);
-    return EXIT_GOOD;
-}
-
-static size_t print_needle(const struct needle *needle, char text[HAYSTACK_QUESTION_BYTES])
-{
-    int n = snprintf(text, HAYSTACK_QUESTION_BYTES, "The secret number of %s is %s. ", needle->key,
-                     needle->digits);
-    return (size_t)n;
-}
-
-void haystack_question(const struct needle *needle, char text[HAYSTACK_QUESTION_BYTES])
-{
-    snprintf(text, HAYSTACK_QUESTION_BYTES,
-             "Question: What is the secret number of %s?\nAnswer: The secret number of %s is ",
-             needle->key, needle->key);
+    struct fact *facts = block_new(puzzle->n_facts, sizeof *facts);
+    if (facts == NULL) return NULL;
+    memcpy(facts, puzzle->facts, puzzle->n_facts * sizeof *facts);
+    qsort(facts, puzzle->n_facts, sizeof *facts, compare_places);
+    return facts;
 }
 
 static int count_tokens(const fathom_model *model, const char *text, size_t bytes, size_t *n)
@@ -98,83 +66,96 @@ static int make_filler(struct filler *filler, struct random *random, const fatho
     }
 }
 
-// The text of all needles and the first n_filler sentences, ending in a newline.
-static int compose(const struct haystack *haystack, const struct filler *filler, size_t n_filler,
-                   struct bytes *text)
+// What a text is made of.
+struct parts {
+    const struct puzzle *puzzle;
+    struct fact *facts; // [puzzle->n_facts], in the order of the text
+    struct filler filler;
+};
+
+// The text of all facts and the first n_filler sentences, ending in a newline.
+static int compose(const struct parts *parts, size_t n_filler, struct bytes *text)
 {
+    const struct filler *filler = &parts->filler;
+    const size_t n_facts = parts->puzzle->n_facts;
     text->n = 0;
     size_t start = 0;
-    for (size_t i = 0; i <= haystack->n_needles; i++) {
-        // Sentences before needle i; all that are left behind the last needle.
-        bool last = i == haystack->n_needles;
-        double share = last ? 1 : haystack->needles[i].place;
+    for (size_t i = 0; i <= n_facts; i++) {
+        // Sentences before fact i; all that are left behind the last fact.
+        bool last = i == n_facts;
+        double share = last ? 1 : parts->facts[i].place;
         size_t n_before = last ? n_filler : (size_t)(share * (double)(n_filler + 1));
         size_t end = filler->starts[n_before];
         if (end > start) SAY_TRY(bytes_append(text, filler->text.data + start, end - start));
         start = end;
         if (last) break;
-        char needle[HAYSTACK_QUESTION_BYTES];
-        size_t n = print_needle(&haystack->needles[i], needle);
-        SAY_TRY(bytes_append(text, needle, n));
+        const char *fact = puzzle_text(parts->puzzle, parts->facts[i].text);
+        SAY_TRY(bytes_append(text, fact, strlen(fact)));
+        SAY_TRY(bytes_append(text, " ", 1));
     }
     if (text->n > 0) text->data[text->n - 1] = '\n';
     return EXIT_GOOD;
 }
 
-static int measure(struct haystack *haystack, const struct filler *filler, size_t n_filler,
-                   struct bytes *text, const fathom_model *model)
+static int measure(struct haystack *haystack, const struct parts *parts, size_t n_filler,
+                   const fathom_model *model)
 {
-    SAY_TRY(compose(haystack, filler, n_filler, text));
+    SAY_TRY(compose(parts, n_filler, &haystack->text));
     haystack->ids.n = 0;
-    return ids_append_text(&haystack->ids, model, text->data, text->n, FATHOM_TOKENIZE_BOS);
+    return ids_append_text(&haystack->ids, model, haystack->text.data, haystack->text.n,
+                           FATHOM_TOKENIZE_BOS);
 }
 
 // Drops sentences from the end until the text fits.
-static int trim(struct haystack *haystack, const struct filler *filler, struct bytes *text,
-                const fathom_model *model, size_t n_tokens)
+static int trim(struct haystack *haystack, const struct parts *parts, const fathom_model *model,
+                size_t n_tokens)
 {
+    const struct filler *filler = &parts->filler;
     size_t n_filler = filler->n;
     while (haystack->ids.n > n_tokens) {
         if (n_filler == 0)
             return say_error("%zu needles do not fit %zu tokens: give fewer --needles or larger "
                              "--lengths",
-                             haystack->n_needles, n_tokens);
+                             parts->puzzle->n_facts, n_tokens);
         size_t sentence_tokens = filler->n_tokens / filler->n + 1;
         size_t n_drop = (haystack->ids.n - n_tokens + sentence_tokens - 1) / sentence_tokens;
         n_filler -= n_drop < n_filler ? n_drop : n_filler;
-        SAY_TRY(measure(haystack, filler, n_filler, text, model));
+        SAY_TRY(measure(haystack, parts, n_filler, model));
     }
     return EXIT_GOOD;
 }
 
-int haystack_build(struct haystack *haystack, struct random *random, const fathom_model *model,
-                   size_t n_needles, size_t n_tokens)
+static int build(struct haystack *haystack, struct parts *parts, struct random *random,
+                 const fathom_model *model, size_t n_tokens)
 {
-    *haystack = (struct haystack){0};
-    struct filler filler = {0};
-    struct bytes text = {0};
-    int code = EXIT_GOOD;
-    SAY_CHECK(block_grow(&filler.starts, &filler.n_max, 1, sizeof *filler.starts), out);
-    filler.starts[0] = 0;
-    SAY_CHECK(choose_needles(haystack, random, n_needles), out);
-    SAY_CHECK(measure(haystack, &filler, 0, &text, model), out);
+    struct filler *filler = &parts->filler;
+    SAY_TRY(block_grow(&filler->starts, &filler->n_max, 1, sizeof *filler->starts));
+    filler->starts[0] = 0;
+    SAY_TRY(measure(haystack, parts, 0, model));
     // A sentence alone may take more tokens than in a text, so what is missing is added in rounds.
     for (int round = 0; round < FILL_ROUNDS && haystack->ids.n < n_tokens; round++) {
         size_t n_missing = n_tokens - haystack->ids.n;
-        SAY_CHECK(make_filler(&filler, random, model, n_missing), out);
-        SAY_CHECK(measure(haystack, &filler, filler.n, &text, model), out);
+        SAY_TRY(make_filler(filler, random, model, n_missing));
+        SAY_TRY(measure(haystack, parts, filler->n, model));
     }
-    SAY_CHECK(trim(haystack, &filler, &text, model, n_tokens), out);
-out:
-    block_free(filler.starts);
-    bytes_free(&filler.text);
-    bytes_free(&text);
+    return trim(haystack, parts, model, n_tokens);
+}
+
+int haystack_build(struct haystack *haystack, struct random *random, const fathom_model *model,
+                   const struct puzzle *puzzle, size_t n_tokens)
+{
+    struct parts parts = {.puzzle = puzzle, .facts = sort_facts(puzzle)};
+    if (parts.facts == NULL) return EXIT_BAD;
+    int code = build(haystack, &parts, random, model, n_tokens);
+    block_free(parts.facts);
+    block_free(parts.filler.starts);
+    bytes_free(&parts.filler.text);
     return code;
 }
 
 void haystack_free(struct haystack *haystack)
 {
-    block_free(haystack->needles);
+    bytes_free(&haystack->text);
     ids_free(&haystack->ids);
     *haystack = (struct haystack){0};
 }

@@ -43,7 +43,7 @@ static const struct flag device_flags[] = {
 
 static const struct flag context_flags[] = {
     {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N",
-     "context in tokens; 0: the model's if memory holds it (bench, niah: what the tests take)"},
+     "context in tokens; 0: the model's if memory holds it (bench, eval: what the tests take)"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
     {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32", "type of keys"},
     {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",

@@ -72,7 +72,6 @@ static void add(struct sentence *out, const char *format, ...)
     if (out->n >= sizeof out->text) out->n = sizeof out->text - 1;
 }
 
-// A word that no dictionary has: two or three syllables.
 static void add_made_word(struct sentence *out, struct random *random)
 {
     uint32_t n = random_below(random, 3) == 0 ? 3 : 2;
@@ -153,4 +152,10 @@ void sentence_make_key(struct sentence *out, struct random *random)
         add(out, "%s", PICK(nouns));
     else
         add_made_word(out, random);
+}
+
+void sentence_make_word(struct sentence *out, struct random *random)
+{
+    out->n = 0;
+    add_made_word(out, random);
 }

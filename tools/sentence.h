@@ -19,4 +19,7 @@ void sentence_make(struct sentence *out, struct random *random);
 // Two words to ask for: "amber beacon", "sholea badger", "misty krantu".
 void sentence_make_key(struct sentence *out, struct random *random);
 
+// A word that no dictionary has: two or three syllables, 13 letters at most.
+void sentence_make_word(struct sentence *out, struct random *random);
+
 #endif

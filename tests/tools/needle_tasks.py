@@ -1,12 +1,16 @@
 # The texts that the needle model learns from: each question can be answered from its text, and in
-# one way only; held-out forms stay out; seeds hold; words and forms are those of the C programs.
+# one way only; held-out forms stay out; seeds hold. So it is with what `fathom eval` hides and asks,
+# whose words and forms are the same. Usage: needle_tasks.py FATHOM
 #
 # The answers are found again here from the facts alone, by regular expressions made from the forms.
 
+import json
 import os
 import random
 import re
 import string
+import subprocess
+import sys
 
 from with_numpy import ROOT, numpy as np
 
@@ -150,28 +154,68 @@ def find_held_out():
     return faults if used > len(texts) / 2 else faults + ["the attributes are not used either"]
 
 
-def c_strings(path):
-    """The literals of a C file; neighbours are joined."""
-    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-        text = file.read()
-    runs = re.findall(r'"(?:[^"\\\n]|\\.)*"(?:\s*"(?:[^"\\\n]|\\.)*")*', text)
-    return ["".join(re.findall(r'"((?:[^"\\\n]|\\.)*)"', run)).replace("\\n", "\n")
-            for run in runs], text
-
-
 def find_other_words():
     faults = []
-    _, text = c_strings("tools/sentence.c")
+    with open(os.path.join(ROOT, "tools/sentence.c"), encoding="utf-8") as file:
+        text = file.read()
     for name in ("adjectives", "nouns", "verbs", "adverbs", "prepositions", "conjunctions",
                  "onsets", "vowels", "codas"):
         body = re.search(rf"{name}\[\] = {{(.*?)}};", text, re.DOTALL).group(1)
         if re.findall(r'"(\w+)"', body) != getattr(sentences, name.upper()):
             faults.append(f"{name} differ")
-    literals, _ = c_strings("tools/haystack.c")
-    form = tasks.FORMS["niah"]
-    for part in (form["fact"] + " ", form["ask"]):
-        if part.format(key="%s", n="%s") not in literals:
-            faults.append(f"haystack.c does not write {part!r}")
+    return faults
+
+
+def show(fathom, name, flags):
+    """What the command would hide and ask: its texts, from its own forms."""
+    line = [fathom, "eval", name, "-m", os.path.join(ROOT, "tools/needle/needle-tiny.gguf"),
+            "--lengths", "4k,6k", "--questions", "40", "--needles", "20", "--show", *flags]
+    result = subprocess.run(line, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def find_shown_faults(fathom, name, flags):
+    """Questions of the command that the text does not answer as the command says."""
+    faults, asked = [], {4096: 0, 6144: 0}
+    for shown in show(fathom, name, flags):
+        text = shown["text"]
+        if not text.endswith("\n"):
+            faults.append(f"no newline before the first question: {text[-40:]!r}")
+        for question in shown["questions"]:
+            asked[shown["length"]] += 1
+            before = []
+            for turn in question["turns"]:
+                try:
+                    solved = SOLVERS[name](text, turn["ask"], before)
+                except (LookupError, ValueError) as error:
+                    solved = f"unsolvable: {error}"
+                if solved != turn["answer"]:
+                    faults.append(f"{turn}: {solved!r} found")
+                before.append((turn["ask"], turn["answer"]))
+            # Begin and bytes are the model's tokens.
+            n_tokens = 1 + len(text) + sum(len(ask) + len(answer) for ask, answer in before)
+            if n_tokens > shown["length"]:
+                faults.append(f"{n_tokens} tokens instead of {shown['length']}")
+    return faults + [f"{n} questions of {length} tokens" for length, n in asked.items() if n != 40]
+
+
+def find_odd_shapes(fathom):
+    """What the flags ask for, and each task's own shape."""
+    faults = []
+    turns = [question["turns"] for shown in show(fathom, "multiturn", [])
+             for question in shown["questions"]]
+    if {len(turn) for turn in turns} != {2, 3, 4, 5}:
+        faults.append("multiturn does not ask none to three questions in between")
+    for name, flag, sign in (("vartrack", "--hops", " is "), ("longgen", "--items", "\n")):
+        for n in (1, 4):
+            for shown in show(fathom, name, [flag, str(n)]):
+                faults += [f"{name} {flag} {n}: {question}" for question in shown["questions"]
+                           if question["turns"][0]["answer"].count(sign) != n]
+    for shown in show(fathom, "multikey", []):
+        keys = {fact["key"] for fact in read_facts(tasks.FORMS["niah"]["fact"], shown["text"])}
+        halves = [{key.split()[half] for key in keys} for half in (0, 1)]
+        if len(keys) != 20 or [len(words) for words in halves] != [5, 5]:
+            faults.append(f"multikey: {sorted(keys)}")
     return faults
 
 
@@ -217,7 +261,11 @@ def main():
         checks.rule(f"{name}: each question has one answer, the one given", find_unanswerable(name))
     checks.rule("every task is tested", sorted(set(tasks.TASKS) - set(SOLVERS) - {"filler"}))
     checks.rule("held-out forms stay out of training", find_held_out())
-    checks.rule("words and forms are those of the C programs", find_other_words())
+    checks.rule("words are those of the C programs", find_other_words())
+    for name in SOLVERS:
+        checks.rule(f"fathom eval {name} hides and asks in the same forms",
+                    find_shown_faults(sys.argv[1], name, ["--seed", "7"]))
+    checks.rule("flags of fathom eval shape its questions", find_odd_shapes(sys.argv[1]))
     checks.rule("a seed gives the same batch again", find_unseeded())
     checks.rule("positions, biases and weights are sound", find_bad_batches())
     checks.finish()

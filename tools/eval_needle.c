@@ -1,0 +1,192 @@
+// `fathom eval` of the tasks that hide needles in long texts: flags, lengths, results. Greedy
+// decoding, so that the same seed gives the same score.
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/eval.h"
+#include "tools/needle_run.h"
+#include "tools/report.h"
+#include "tools/say.h"
+
+#define OPTION(member) offsetof(struct needle_options, member)
+
+static const struct flag needle_flags[] = {
+    {"--lengths", FLAG_COUNTS, OPTION(lengths), "N,...", "tokens of text, question and answer"},
+    {"--needles", FLAG_COUNT, OPTION(n_needles), "N", "needles in each text"},
+    {"--questions", FLAG_COUNT, OPTION(n_questions), "N", "questions at each length"},
+    {"--depths", FLAG_COUNT, OPTION(n_depths), "1..1000",
+     "equal parts of a text that get as many needles each"},
+    {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed of the texts"},
+    {"--min-score", FLAG_FLOAT, OPTION(min_score), "0..1",
+     "exit 1 if fewer than this share of the answers is exact at some length"},
+    {"-o, --output", FLAG_TEXT, OPTION(format), "md|json|jsonl",
+     "form of the result; jsonl: a line for each question"},
+    {"--show", FLAG_ON, OPTION(show), NULL,
+     "print texts, questions and right answers as lines of JSON, and run nothing"},
+};
+
+// Questions of a text, which its task makes as many of each time.
+static size_t count_questions(const struct puzzle *puzzle)
+{
+    return puzzle->n_questions < NEEDLE_QUESTIONS_MAX ? puzzle->n_questions : NEEDLE_QUESTIONS_MAX;
+}
+
+static int run_texts(struct rig *rig, size_t n_text, size_t n_ask_max, struct needle_score *score)
+{
+    const struct needle_options *options = score->options;
+    // The length seeds too, so that a length's texts do not depend on the others asked for.
+    struct random random;
+    random_init(&random, (uint64_t)options->seed ^ (uint64_t)score->n_tokens << 32);
+    char label[64];
+    snprintf(label, sizeof label, "%s %u", score->task->name, score->n_tokens);
+    const size_t n_texts = (options->n_questions + n_ask_max - 1) / n_ask_max;
+    struct progress progress;
+    progress_begin(&progress, label, "tokens", n_texts * n_text);
+    progress_laps(&progress, n_text);
+    int code = EXIT_GOOD;
+    size_t n_ask;
+    for (size_t n_left = options->n_questions; n_left > 0 && code == EXIT_GOOD; n_left -= n_ask) {
+        n_ask = n_left < n_ask_max ? n_left : n_ask_max;
+        code = needle_run(rig, &random, n_text, n_ask, score, &progress);
+    }
+    progress_end(&progress);
+    score->decode = stats_of(score->decode_ms, score->n_decoded);
+    return code;
+}
+
+static int run_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score)
+{
+    size_t n_reserve;
+    SAY_TRY(needle_count_tokens(rig->model, widest, &n_reserve));
+    if (score->n_tokens <= n_reserve)
+        return say_error("--lengths %u: question and answer alone take %zu tokens: give larger "
+                         "lengths%s%s",
+                         score->n_tokens, n_reserve, score->task->each != NULL ? " or fewer " : "",
+                         score->task->each != NULL ? score->task->each : "");
+    return run_texts(rig, score->n_tokens - n_reserve, count_questions(widest), score);
+}
+
+// One length, with its row; as JSON it goes to the others.
+static int report_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score,
+                         json_t *rows)
+{
+    const struct needle_options *options = score->options;
+    SAY_TRY(run_length(rig, widest, score));
+    if (options->show) return EXIT_GOOD;
+    json_array_append_new(rows, needle_score_json(score));
+    if (strcmp(options->format, "md") != 0) return EXIT_GOOD;
+    if (json_array_size(rows) == 1) needle_score_print_header(score->task);
+    return needle_score_print_row(score);
+}
+
+static int run_lengths(struct rig *rig, const struct needle_task *task,
+                       const struct needle_options *options, const struct puzzle *widest)
+{
+    json_t *rows = json_array();
+    bool low = false;
+    int code = EXIT_GOOD;
+    for (uint32_t i = 0; i < options->lengths.n && code == EXIT_GOOD; i++) {
+        struct needle_score score;
+        code = needle_score_open(&score, task, options, options->lengths.items[i]);
+        if (code == EXIT_GOOD) code = report_length(rig, widest, &score, rows);
+        low = low || (code == EXIT_GOOD && !options->show &&
+                      needle_score_exact(&score) < (double)options->min_score);
+        needle_score_free(&score);
+    }
+    if (code == EXIT_GOOD && !options->show && strcmp(options->format, "json") == 0)
+        code = report_print_json(rows);
+    else
+        json_decref(rows);
+    if (code == EXIT_GOOD && low)
+        code = say_error("the score is below --min-score %g", (double)options->min_score);
+    return code;
+}
+
+// The context: as asked for, but no less than the longest text takes.
+static int choose_context(uint32_t longest, uint32_t *n_ctx)
+{
+    if (*n_ctx == 0) *n_ctx = longest;
+    if (longest <= *n_ctx) return EXIT_GOOD;
+    return say_error("-c %u is too small for texts of %u tokens: give -c %u or none, or smaller "
+                     "--lengths",
+                     *n_ctx, longest, longest);
+}
+
+static int check_options(const struct needle_task *task, const struct needle_options *options,
+                         uint32_t *n_ctx)
+{
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < options->lengths.n; i++)
+        if (options->lengths.items[i] > longest) longest = options->lengths.items[i];
+    if (options->n_needles == 0 || options->n_questions == 0)
+        return say_error("--needles and --questions must be at least 1");
+    if (options->n_needles > longest)
+        return say_error("--needles %u: more than the tokens of any text", options->n_needles);
+    if (options->n_each == 0 || options->n_each > options->n_needles)
+        return say_error("%s %u: must be 1 or more, and no more than --needles %u", task->each,
+                         options->n_each, options->n_needles);
+    return choose_context(longest, n_ctx);
+}
+
+// Parses flags; the text of --help is the task's.
+static int parse(const struct needle_task *task, struct needle_options *options,
+                 struct rig_options *model, int argc, char **argv)
+{
+    char command[32], about[1024];
+    snprintf(command, sizeof command, "eval %s", task->name);
+    snprintf(about, sizeof about, "%s\nUp to %d questions for each text. Greedy.", task->about,
+             NEEDLE_QUESTIONS_MAX);
+    const struct flag each = {task->each, FLAG_COUNT, OPTION(n_each), "N", task->each_text};
+    const struct flag_group groups[] = {
+        {"Task", &each, 1, options},
+        {"Needles", needle_flags, sizeof needle_flags / sizeof needle_flags[0], options},
+        rig_file_flags(model),
+        rig_device_flags(model),
+        rig_context_flags(model),
+        kv_flags(&model->kv),
+    };
+    const size_t n_skipped = task->each == NULL ? 1 : 0; // the task has no flag of its own
+    const struct flag_page page = {
+        .command = command,
+        .use = "-m FILE [--lengths 4k,16k] [--needles N] [--questions N] [-o md|json|jsonl]",
+        .about = about,
+        .groups = groups + n_skipped,
+        .n_groups = sizeof groups / sizeof groups[0] - n_skipped,
+    };
+    SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    return check_options(task, options, &model->n_ctx);
+}
+
+static int run(const struct needle_task *task, const struct needle_options *options,
+               const struct rig_options *model, const struct puzzle *widest)
+{
+    struct rig rig;
+    int code = options->show ? rig_open_vocabulary(&rig, model) : rig_open(&rig, model);
+    if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
+    if (code == EXIT_GOOD && !options->show) code = rig_report(&rig, model);
+    rig_close(&rig);
+    return code;
+}
+
+int eval_needle(const struct needle_task *task, int argc, char **argv)
+{
+    struct needle_options options = {
+        .lengths = {{4096, 16384}, 2},
+        .n_needles = 32,
+        .n_questions = 32,
+        .n_depths = 1,
+        .n_each = task->n_each,
+        .seed = 1,
+        .format = "md",
+    };
+    struct rig_options model = rig_defaults;
+    SAY_TRY(parse(task, &options, &model, argc, argv));
+    struct random random;
+    random_init(&random, 0);
+    struct puzzle widest = {0};
+    int code = needle_make(task, &options, &random, true, &widest);
+    if (code == EXIT_GOOD) code = run(task, &options, &model, &widest);
+    puzzle_free(&widest);
+    return code;
+}

@@ -1,0 +1,189 @@
+// Counting answers, and the three forms of the result: a table, JSON, and a line of JSON for each
+// question.
+
+#include "tools/needle_score.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/block.h"
+#include "tools/output.h"
+#include "tools/say.h"
+
+int needle_score_open(struct needle_score *score, const struct needle_task *task,
+                      const struct needle_options *options, uint32_t n_tokens)
+{
+    *score = (struct needle_score){.task = task, .options = options, .n_tokens = n_tokens};
+    score->depths = block_new(options->n_depths, sizeof *score->depths);
+    return score->depths != NULL ? EXIT_GOOD : EXIT_BAD;
+}
+
+void needle_score_free(struct needle_score *score)
+{
+    block_free(score->depths);
+    block_free(score->decode_ms);
+    *score = (struct needle_score){0};
+}
+
+int needle_score_add_decode(struct needle_score *score, double ms)
+{
+    SAY_TRY(block_grow(&score->decode_ms, &score->n_decoded_max, score->n_decoded + 1,
+                       sizeof *score->decode_ms));
+    score->decode_ms[score->n_decoded++] = ms;
+    return EXIT_GOOD;
+}
+
+static double share_of(size_t n_right, size_t n)
+{
+    return (double)n_right / (double)n;
+}
+
+double needle_score_exact(const struct needle_score *score)
+{
+    return share_of(score->n_exact, score->n_questions);
+}
+
+// ---- A line for each question -------------------------------------------------------------------
+
+// A model may write bytes that are no UTF-8, which JSON cannot hold.
+static json_t *build_text(const char *text, size_t bytes)
+{
+    json_t *string = json_stringn(text, bytes);
+    if (string != NULL) return string;
+    char *ascii = block_new(bytes + 1, 1);
+    if (ascii == NULL) return NULL;
+    for (size_t i = 0; i < bytes; i++)
+        ascii[i] = (char)((unsigned char)text[i] < 0x80 ? text[i] : '?');
+    string = json_stringn(ascii, bytes);
+    block_free(ascii);
+    return string;
+}
+
+static json_t *build_answer(const struct puzzle *puzzle, size_t at)
+{
+    size_t bytes;
+    const char *text = judge_trim(puzzle_text(puzzle, at), &bytes);
+    return build_text(text, bytes);
+}
+
+static int print_line(json_t *json)
+{
+    if (json == NULL) return say_error("cannot build a line of JSON");
+    json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(json);
+    printf("\n");
+    return output_check();
+}
+
+static int print_question(const struct needle_score *score, const struct puzzle *puzzle,
+                          const struct question *question, bool exact)
+{
+    const struct turn *last = &puzzle->turns[question->turn + question->n_turns - 1];
+    return print_line(json_pack("{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b}", "task",
+                                score->task->name, "length", (int)score->n_tokens, "seed",
+                                (json_int_t)score->options->seed, "index", (int)score->n_questions,
+                                "depth", question->depth, "expected",
+                                build_answer(puzzle, last->answer), "got",
+                                build_answer(puzzle, last->got), "exact", exact));
+}
+
+int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
+                     const struct question *question)
+{
+    struct judgement parts = score->task->judge(puzzle, question);
+    bool exact = true;
+    for (size_t i = 0; i < question->n_asked; i++) {
+        const struct asked *asked = &puzzle->asked[question->asked + i];
+        const uint32_t n_depths = score->options->n_depths;
+        struct share *depth = &score->depths[(size_t)(puzzle->facts[asked->fact].place * n_depths)];
+        depth->n++;
+        depth->n_right += asked->right;
+        exact = exact && asked->right;
+    }
+    if (strcmp(score->options->format, "jsonl") == 0)
+        SAY_TRY(print_question(score, puzzle, question, exact));
+    score->parts.n += parts.n;
+    score->parts.n_right += parts.n_right;
+    score->n_exact += exact;
+    score->n_questions++;
+    return EXIT_GOOD;
+}
+
+// ---- A row for each length ----------------------------------------------------------------------
+
+void needle_score_print_header(const struct needle_task *task)
+{
+    char parts[32];
+    snprintf(parts, sizeof parts, "%ss %%", task->part);
+    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |\n", "tokens", "needles", "questions",
+           "exact %", parts, "prefill tok/s", "decode ms/token");
+    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |\n", "--------", "--------",
+           "--------", "--------", "--------", "----------------", "----------------");
+}
+
+int needle_score_print_row(const struct needle_score *score)
+{
+    char decode[32] = "-"; // where every answer ended at once
+    if (score->n_decoded > 0) snprintf(decode, sizeof decode, "%.3f", score->decode.median);
+    printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15s |\n", score->n_tokens,
+           score->options->n_needles, score->n_questions, 100 * needle_score_exact(score),
+           100 * share_of(score->parts.n_right, score->parts.n),
+           (double)score->n_prefill / score->prefill_ms * 1e3, decode);
+    return output_check();
+}
+
+static json_t *build_depths(const struct needle_score *score)
+{
+    json_t *depths = json_array();
+    const uint32_t n = score->options->n_depths;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct share *share = &score->depths[i];
+        json_array_append_new(
+            depths,
+            json_pack("{s:f, s:i, s:i, s:o}", "depth", (i + 0.5) / n, "asked", (int)share->n,
+                      "right", (int)share->n_right, "score",
+                      share->n > 0 ? json_real(share_of(share->n_right, share->n)) : json_null()));
+    }
+    return depths;
+}
+
+json_t *needle_score_json(const struct needle_score *score)
+{
+    char parts[32];
+    snprintf(parts, sizeof parts, "%s_score", score->task->part);
+    return json_pack(
+        "{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:o, s:o}", "task",
+        score->task->name, "seed", (json_int_t)score->options->seed, "length", (int)score->n_tokens,
+        "needles", (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
+        (int)score->n_exact, "score", needle_score_exact(score), parts,
+        share_of(score->parts.n_right, score->parts.n), "prefills", (int)score->n_texts,
+        "prefill_tokens", (int)score->n_prefill, "prefill_ms", score->prefill_ms,
+        "decode_ms_per_token", score->n_decoded > 0 ? json_real(score->decode.median) : json_null(),
+        "depths", build_depths(score));
+}
+
+// ---- What would be asked ------------------------------------------------------------------------
+
+static json_t *build_turns(const struct puzzle *puzzle, const struct question *question)
+{
+    json_t *turns = json_array();
+    for (size_t i = 0; i < question->n_turns; i++) {
+        const struct turn *turn = &puzzle->turns[question->turn + i];
+        json_array_append_new(turns, json_pack("{s:s, s:s}", "ask", puzzle_text(puzzle, turn->ask),
+                                               "answer", puzzle_text(puzzle, turn->answer)));
+    }
+    return turns;
+}
+
+int needle_score_show(const struct needle_score *score, const struct puzzle *puzzle,
+                      const char *text, size_t n)
+{
+    json_t *questions = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(questions,
+                              json_pack("{s:f, s:o}", "depth", puzzle->questions[i].depth, "turns",
+                                        build_turns(puzzle, &puzzle->questions[i])));
+    return print_line(json_pack("{s:s, s:i, s:I, s:s, s:o}", "task", score->task->name, "length",
+                                (int)score->n_tokens, "seed", (json_int_t)score->options->seed,
+                                "text", text, "questions", questions));
+}

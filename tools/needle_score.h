@@ -1,0 +1,50 @@
+// What the questions of one length gave, and how it is printed.
+
+#ifndef FATHOM_TOOLS_NEEDLE_SCORE_H
+#define FATHOM_TOOLS_NEEDLE_SCORE_H
+
+#include <jansson.h>
+
+#include "tools/needle_task.h"
+#include "tools/stats.h"
+
+struct share {
+    size_t n, n_right;
+};
+
+struct needle_score {
+    const struct needle_task *task;
+    const struct needle_options *options;
+    uint32_t n_tokens; // asked for
+    size_t n_questions, n_exact;
+    struct judgement parts;
+    struct share *depths;      // [options->n_depths] facts asked for, by their part of the text
+    size_t n_texts, n_prefill; // texts, and their tokens
+    double prefill_ms;
+    double *decode_ms; // of each decoded token
+    size_t n_decoded, n_decoded_max;
+    struct stats decode;
+};
+
+int needle_score_open(struct needle_score *score, const struct needle_task *task,
+                      const struct needle_options *options, uint32_t n_tokens);
+void needle_score_free(struct needle_score *score);
+
+int needle_score_add_decode(struct needle_score *score, double ms);
+
+// Judges the answers to a question and counts them; prints a line if the format is jsonl.
+int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
+                     const struct question *question);
+
+// Share of exact answers.
+double needle_score_exact(const struct needle_score *score);
+
+void needle_score_print_header(const struct needle_task *task);
+int needle_score_print_row(const struct needle_score *score);
+json_t *needle_score_json(const struct needle_score *score);
+
+// Prints a text with its first n questions and their answers, as a line of JSON.
+int needle_score_show(const struct needle_score *score, const struct puzzle *puzzle,
+                      const char *text, size_t n);
+
+#endif
