@@ -91,6 +91,15 @@ static void t_errors(void **state)
         {"eval niah -m $M --lengths 1k,2k -c 1k", "give -c 2048 or none"},
         {"eval niah -m $M -c 1k", "smaller --lengths"},
         {"eval niah -m $M --min-score 2", "--min-score 2"},
+        {"eval niah -m $M --depths 0", "--depths 0: must be from 1 to"},
+        {"eval niah -m $M --lengths 1k --needles 1025", "--needles 1025: more than"},
+        {"eval niah -m $M --items 4", "--items"},
+        {"eval niah -m $M -o csv", "md|json|jsonl"},
+        {"eval vartrack -m $M --hops 0", "--hops 0: must be 1 or more"},
+        {"eval vartrack -m $M --hops 5 --needles 4", "no more than --needles 4"},
+        {"eval multiturn -m $M --needles 1", "--needles 1"},
+        {"eval longgen -m $M --items 33", "--items 33"},
+        {"eval longgen -m $M --lengths 1k", "larger lengths or fewer --items"},
         {"help fly", "\"fly\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -1,5 +1,5 @@
-// The commands that measure: eval, perplexity, bench, inspect. Run on the needle model; numbers are
-// checked against others computed here. argv[1] is the command.
+// The commands that measure: eval logits, perplexity, bench, inspect. Run on the needle model;
+// numbers are checked against others computed here. argv[1] is the command.
 
 #include <jansson.h>
 #include <math.h>
@@ -171,40 +171,6 @@ static json_t *parse(struct cli cli)
     return json;
 }
 
-static void t_niah(void **state)
-{
-    (void)state;
-    static const char line[] = "eval niah -m $M --lengths 1k,2k --needles 8 --questions 12";
-    json_t *rows = parse(cli_run("%s --seed 3 -o json", line));
-    assert_int_equal(json_array_size(rows), 2);
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *row = json_array_get(rows, i);
-        assert_int_equal(json_integer_value(json_object_get(row, "length")), 1024 << i);
-        assert_int_equal(json_integer_value(json_object_get(row, "questions")), 12);
-        assert_int_equal(json_integer_value(json_object_get(row, "prefills")), 2);
-        assert_true(json_real_value(json_object_get(row, "score")) >= 0.9);
-        // Text, question and answer come close to the length asked for.
-        json_int_t n = json_integer_value(json_object_get(row, "prefill_tokens"));
-        assert_in_range(n, 2 * ((1024 << i) - 350), 2 * (1024 << i));
-    }
-    json_decref(rows);
-    struct cli cli = cli_run("%s", line);
-    cli_expect_good(cli);
-    assert_non_null(strstr(cli.out, "|     1024 |       8 |        12 |"));
-    cli = cli_run("%s --min-score 1 --rope-freq-base 100 -o json", line);
-    assert_int_equal(cli.code, 1);
-    assert_non_null(strstr(cli.err, "--min-score"));
-}
-
-// With few tokens picked of few, the first stage's candidates must not be few as well.
-static void t_niah_sparse(void **state)
-{
-    (void)state;
-    if (check_few()) check_skip("8,192 tokens take too long");
-    cli_expect_good(cli_run("eval niah -m $M --lengths 8k --needles 32 --questions 32 --seed 5 "
-                            "--kv-mode sparse --kv-budget 1%% --min-score 0.95"));
-}
-
 static void t_bench(void **state)
 {
     (void)state;
@@ -283,8 +249,7 @@ int main(int argc, char **argv)
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_eval_logits),   cmocka_unit_test(t_perplexity),
-        cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_niah),
-        cmocka_unit_test(t_niah_sparse),   cmocka_unit_test(t_bench),
+        cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_bench),
         cmocka_unit_test(t_isa),           cmocka_unit_test(t_inspect),
     };
     int code = check_run("cli_measure", tests, sizeof tests / sizeof tests[0]);
