@@ -36,7 +36,7 @@ static const struct flag device_flags[] = {
     {"-dev, --device", FLAG_TEXT, OPTION(device), "auto|cpu", "where the model is computed"},
     {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "0..1024", "0: one per physical core"},
     {"--isa", FLAG_TEXT, OPTION(isa), "LIST",
-     "what kernels may use: avx2, avx512, vnni, bf16; none: plain C, slow and exact"},
+     "what kernels may use: avx2, avx512, vnni, bf16, amx; none: plain C, slow and exact"},
     {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "0..3",
      "messages up to 0 errors, 1 warnings, 2 information, 3 all"},
 };
@@ -121,6 +121,7 @@ static int choose_isa(const struct rig_options *options, uint32_t *mask)
         {"avx512", AVX512},
         {"vnni", AVX512 | FATHOM_ISA_AVX512_VNNI},
         {"bf16", AVX512 | FATHOM_ISA_AVX512_BF16},
+        {"amx", AVX512 | FATHOM_ISA_AVX512_VNNI | FATHOM_ISA_AMX},
         {"all", FATHOM_ISA_ALL},
     };
     const size_t n_sets = sizeof sets / sizeof sets[0];
@@ -131,8 +132,9 @@ static int choose_isa(const struct rig_options *options, uint32_t *mask)
                (strlen(sets[i].name) != bytes || memcmp(sets[i].name, at, bytes) != 0))
             i++;
         if (i == n_sets)
-            return say_error("--isa %s: must be all, none, or some of avx2, avx512, vnni and bf16",
-                             options->isa);
+            return say_error(
+                "--isa %s: must be all, none, or some of avx2, avx512, vnni, bf16 and amx",
+                options->isa);
         *mask |= sets[i].mask;
         at += bytes;
         if (*at == '\0') return EXIT_GOOD;

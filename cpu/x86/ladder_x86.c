@@ -28,7 +28,18 @@ uint32_t ladder_isa(void)
     isa |= FATHOM_ISA_AVX512;
     if (__builtin_cpu_supports("avx512vnni")) isa |= FATHOM_ISA_AVX512_VNNI;
     if (__builtin_cpu_supports("avx512bf16")) isa |= FATHOM_ISA_AVX512_BF16;
+    if ((isa & FATHOM_ISA_AVX512_VNNI) != 0 && ladder_has_amx()) isa |= FATHOM_ISA_AMX;
     return isa;
+}
+
+// AMX counts only on top of VNNI.
+static const char *name_of_avx512(uint32_t isa)
+{
+    static const char *const names[][2] = {{"avx512", "avx512-bf16"},
+                                           {"avx512-vnni", "avx512-vnni-bf16"},
+                                           {"avx512-vnni-amx", "avx512-vnni-bf16-amx"}};
+    const int top = (isa & FATHOM_ISA_AVX512_VNNI) == 0 ? 0 : (isa & FATHOM_ISA_AMX) == 0 ? 1 : 2;
+    return names[top][(isa & FATHOM_ISA_AVX512_BF16) != 0];
 }
 
 void ladder_fill(struct kernel_table *table, uint32_t isa)
@@ -42,7 +53,6 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     attend_runs_avx2_fill(table);
     kv_codec_avx2_fill(table);
     if ((isa & FATHOM_ISA_AVX512) == 0) return;
-    table->name = "avx512";
     matmul_avx512_fill(table);
     score_avx512_fill(table);
     vector_avx512_fill(table);
@@ -50,12 +60,10 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     attend_runs_avx512_fill(table);
     kv_codec_avx512_fill(table);
     if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
-        table->name = "avx512-vnni";
         matmul_vnni_fill(table);
         score_vnni_fill(table);
+        if ((isa & FATHOM_ISA_AMX) != 0) matmul_amx_fill(table);
     }
-    if ((isa & FATHOM_ISA_AVX512_BF16) != 0) {
-        table->name = (isa & FATHOM_ISA_AVX512_VNNI) != 0 ? "avx512-vnni-bf16" : "avx512-bf16";
-        matmul_bf16_fill(table);
-    }
+    if ((isa & FATHOM_ISA_AVX512_BF16) != 0) matmul_bf16_fill(table);
+    table->name = name_of_avx512(isa);
 }

@@ -17,6 +17,7 @@ enum fathom_isa {
     FATHOM_ISA_AVX512 = 1u << 1,      // AVX-512 F, BW, DQ, VL
     FATHOM_ISA_AVX512_VNNI = 1u << 2, // 8-bit dot products
     FATHOM_ISA_AVX512_BF16 = 1u << 3, // bf16 dot products
+    FATHOM_ISA_AMX = 1u << 4,         // tiles of 8-bit dot products; only beside AVX512_VNNI
     FATHOM_ISA_ALL = 0x7fffffff,
 };
 

@@ -23,7 +23,8 @@
 #include "tests/check.h"
 
 enum {
-    PAD = 3, // out_stride - n_rows
+    PAD = 3,          // out_stride - n_rows
+    WILD_TOKENS = 19, // of products with NaN and infinities: more than a tile of AMX takes
 };
 static const double lambda = 8.0;
 static const double f32_unit = 0x1p-24;
@@ -198,8 +199,8 @@ static void check_wild_tokens(struct trial *trial)
     x[4 * p->n_cols - 1] = wild[1];
     x[6 * p->n_cols + p->n_cols / 2] = wild[2];
     pack_tokens(trial, x);
-    run_product(trial, MAX_ROWS, 8, 0, false, false);
-    for (uint32_t t = 0; t < 8; t++)
+    run_product(trial, MAX_ROWS, WILD_TOKENS, 0, false, false);
+    for (uint32_t t = 0; t < WILD_TOKENS; t++)
         for (uint32_t r = 0; r < MAX_ROWS; r++) {
             float got = result_at(trial, MAX_ROWS, t, r);
             float want = trial->whole[(size_t)t * MAX_ROWS + r];
@@ -226,8 +227,8 @@ static void check_wild_weights(struct trial *trial)
     pack_tokens(trial, p->x);
     pack_rows(trial, MAX_ROWS);
     memcpy(row, old, bytes);
-    run_product(trial, MAX_ROWS, 8, 0, false, false);
-    for (uint32_t t = 0; t < 8; t++)
+    run_product(trial, MAX_ROWS, WILD_TOKENS, 0, false, false);
+    for (uint32_t t = 0; t < WILD_TOKENS; t++)
         for (uint32_t r = 0; r < MAX_ROWS; r++) {
             float got = result_at(trial, MAX_ROWS, t, r);
             float want = trial->whole[(size_t)t * MAX_ROWS + r];
@@ -237,27 +238,54 @@ static void check_wild_weights(struct trial *trial)
         }
 }
 
-static void check_variant(const struct problem *p, uint32_t variant)
+// With the whole product. False if an earlier variant has the same kernel; else closed with
+// close_trial.
+static bool open_trial(struct trial *trial, const struct problem *p, uint32_t variant)
 {
-    struct trial trial = {.problem = p, .name = matmul_variants[variant].name};
-    if (!matmul_variant_kernel(variant, p->type, &trial.kernel)) return;
     size_t n_out = (size_t)MAX_TOKENS * (MAX_ROWS + PAD) + PAD;
-    check_ok(mem_new(n_out, sizeof *trial.out, "out", &trial.out));
-    check_ok(mem_new((size_t)MAX_TOKENS * MAX_ROWS, sizeof *trial.whole, "out", &trial.whole));
-    pack_tokens(&trial, p->x);
-    pack_rows(&trial, MAX_ROWS);
-    run_product(&trial, MAX_ROWS, MAX_TOKENS, 0, false, false);
-    check_values(&trial, MAX_ROWS, MAX_TOKENS, false, false);
+    *trial = (struct trial){.problem = p, .name = matmul_variants[variant].name};
+    if (!matmul_variant_kernel(variant, p->type, &trial->kernel)) return false;
+    check_ok(mem_new(n_out, sizeof *trial->out, "out", &trial->out));
+    check_ok(mem_new((size_t)MAX_TOKENS * MAX_ROWS, sizeof *trial->whole, "out", &trial->whole));
+    pack_tokens(trial, p->x);
+    pack_rows(trial, MAX_ROWS);
+    run_product(trial, MAX_ROWS, MAX_TOKENS, 0, false, false);
     for (uint32_t t = 0; t < MAX_TOKENS; t++)
         for (uint32_t r = 0; r < MAX_ROWS; r++)
-            trial.whole[(size_t)t * MAX_ROWS + r] = result_at(&trial, MAX_ROWS, t, r);
+            trial->whole[(size_t)t * MAX_ROWS + r] = result_at(trial, MAX_ROWS, t, r);
+    return true;
+}
+
+static void close_trial(struct trial *trial)
+{
+    mem_free(trial->panels);
+    mem_free(trial->x);
+    mem_free(trial->out);
+    mem_free(trial->whole);
+}
+
+static void check_variant(const struct problem *p, uint32_t variant)
+{
+    struct trial trial;
+    if (!open_trial(&trial, p, variant)) return;
+    check_values(&trial, MAX_ROWS, MAX_TOKENS, false, false);
     check_shapes(&trial);
     check_wild_tokens(&trial);
     check_wild_weights(&trial);
-    mem_free(trial.panels);
-    mem_free(trial.x);
-    mem_free(trial.out);
-    mem_free(trial.whole);
+    close_trial(&trial);
+}
+
+// Prompts must not depend on whether the processor has AMX. What is not the whole product equals it
+// in either variant.
+static void check_amx_equals_vnni(const struct problem *p)
+{
+    struct trial amx, vnni;
+    if (!open_trial(&amx, p, MATMUL_AMX)) return;
+    assert_true(open_trial(&vnni, p, MATMUL_VNNI));
+    if (memcmp(amx.whole, vnni.whole, sizeof *amx.whole * MAX_TOKENS * MAX_ROWS) != 0)
+        fail_msg("%s: %u columns: amx and vnni differ", dtype_find(p->type)->name, p->n_cols);
+    close_trial(&amx);
+    close_trial(&vnni);
 }
 
 static void matches_reference(void **state)
@@ -276,6 +304,7 @@ static void matches_reference(void **state)
         problem_open(&problem, dtype->type, cols[i]);
         for (uint32_t v = 0; v < MATMUL_VARIANTS; v++)
             check_variant(&problem, v);
+        check_amx_equals_vnni(&problem);
         problem_close(&problem);
     }
 }

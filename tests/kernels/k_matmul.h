@@ -13,12 +13,13 @@ struct matmul_variant {
 };
 
 // The ladder, bottom up. The first is the reference.
-enum { MATMUL_VARIANTS = 5 };
+enum { MATMUL_VNNI = 3, MATMUL_AMX, MATMUL_VARIANTS = 6 };
 static const struct matmul_variant matmul_variants[MATMUL_VARIANTS] = {
     {"ref", 0},
     {"avx2", FATHOM_ISA_AVX2},
     {"avx512", FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512},
     {"vnni", FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512 | FATHOM_ISA_AVX512_VNNI},
+    {"amx", FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512 | FATHOM_ISA_AVX512_VNNI | FATHOM_ISA_AMX},
     {"bf16", FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512 | FATHOM_ISA_AVX512_BF16},
 };
 
