@@ -1,11 +1,12 @@
 // Products of quantised weights and many tokens under AMX: the algorithm of matmul_vnni_body.h, its
 // forms and packing, and its results to the bit. Fewer than 16 tokens, and those that are left over
-// by tiles of 16, go the way of VNNI.
+// by tiles of 16, go the way of VNNI; so does Q6_K, whose sub-scales of 16 columns would take twice
+// as many products of tiles, half of each idle.
 //
 // A vector of 4 columns of 16 rows is a row of a tile of weights, and the blocks of 16 tokens at
 // the same columns are the rows of a tile of activations, as they lie in memory. A product of tiles
-// takes the columns that share a scale, 32 or 16, and gives the dot products of 16 tokens and 16
-// rows, which the vector unit scales and sums while the next product is made.
+// takes 32 columns, which share a scale, and gives the dot products of 16 tokens and 16 rows, which
+// the vector unit scales and sums while the next product is made.
 
 #include "cpu/ladder.h"
 
@@ -28,13 +29,11 @@ _Static_assert(sizeof(struct tile_config) == 64, "tile_config is packed");
 
 // Tiles 0 .. 3 hold dot products, of either half of the activations those of either group of rows;
 // 4 and 5 the weights of the groups; 6 and 7 the halves of the activations.
-#define TILE_CONFIG(COLS)                                                                          \
-    {                                                                                              \
-        .palette = 1, .row_bytes = {64, 64, 64, 64, VECTOR, VECTOR, COLS, COLS},                   \
-        .n_rows = {16, 16, 16, 16, COLS / 4, COLS / 4, 16, 16},                                    \
-    }
-static const struct tile_config config_16 = TILE_CONFIG(16);
-static const struct tile_config config_32 = TILE_CONFIG(32);
+static const struct tile_config config = {
+    .palette = 1,
+    .row_bytes = {VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, BLOCK, BLOCK},
+    .n_rows = {16, 16, 16, 16, STEPS, STEPS, 16, 16},
+};
 
 // The weights as the tiles take them: signed, so that no sum of activations corrects the products.
 static ALWAYS_INLINE void store_quants(const int32_t type, int8_t (*quants)[STEPS][VECTOR],
@@ -48,12 +47,12 @@ static ALWAYS_INLINE void store_quants(const int32_t type, int8_t (*quants)[STEP
     __asm__ volatile("" : : "r"(quants) : "memory");
 }
 
-// Begins the products of 16 tokens at the columns from `col` on: tiles 0 .. 3.
-static ALWAYS_INLINE void multiply_tiles(const uint8_t *x, size_t x_bytes, uint32_t col)
+// Begins the products of 16 tokens: tiles 0 .. 3.
+static ALWAYS_INLINE void multiply_tiles(const uint8_t *x, size_t x_bytes)
 {
     const struct x_block *block = (const struct x_block *)x;
-    _tile_loadd(6, block->q[0] + col, x_bytes);
-    _tile_loadd(7, block->q[1] + col, x_bytes);
+    _tile_loadd(6, block->q[0], x_bytes);
+    _tile_loadd(7, block->q[1], x_bytes);
     _tile_zero(0);
     _tile_dpbssd(0, 6, 4);
     _tile_zero(1);
@@ -78,7 +77,7 @@ static ALWAYS_INLINE void store_dots(token_dots *dots)
 // Scales the dot products of 16 tokens and adds them to the sums, as add_steps does.
 static ALWAYS_INLINE void add_tile(const int32_t type, __m512 (*sums)[GROUPS],
                                    const struct weights *w, const uint8_t *x, size_t x_bytes,
-                                   token_dots *dots, const uint32_t sub)
+                                   token_dots *dots)
 {
     for (uint32_t t = 0; t < TILE_LANES; t++, x += x_bytes) {
         const struct x_block *block = (const struct x_block *)x;
@@ -86,34 +85,31 @@ static ALWAYS_INLINE void add_tile(const int32_t type, __m512 (*sums)[GROUPS],
         for (uint32_t g = 0; g < GROUPS; g++) {
             __m512i upper = _mm512_load_si512(dots[t][0][g]);
             __m512i lower = _mm512_load_si512(dots[t][1][g]);
-            sums[t][g] = add_dots(sums[t][g], upper, lower, w[g].scale[sub], x_scale);
+            sums[t][g] = add_dots(sums[t][g], upper, lower, w[g].scale[0], x_scale);
         }
         add_offsets(type, sums[t], w, block);
         _mm_prefetch((const char *)(block + AHEAD), _MM_HINT_T0);
     }
 }
 
-// Columns of one scale: all 32 or, where sub-scales are of 16, either half. n_tokens is a multiple
-// of 16, not 0. By turns dot products of 16 tokens are stored, those of the next begun, and those
-// of the last added, which hides how long the first two take.
+// n_tokens is a multiple of 16, not 0. By turns dot products of 16 tokens are stored, those of the
+// next begun, and those of the last added, which hides how long the first two take.
 static ALWAYS_INLINE void add_tiles(const int32_t type, __m512 (*sums)[GROUPS],
                                     const struct weights *w, int8_t (*quants)[STEPS][VECTOR],
-                                    const uint8_t *x, size_t x_bytes, uint32_t n_tokens,
-                                    const uint32_t sub)
+                                    const uint8_t *x, size_t x_bytes, uint32_t n_tokens)
 {
-    const uint32_t col = sub * BLOCK / 2;
     const size_t tile_bytes = TILE_LANES * x_bytes;
     _Alignas(VECTOR) token_dots dots[2][TILE_LANES];
-    _tile_loadd(4, quants[0][col / 4], VECTOR);
-    _tile_loadd(5, quants[1][col / 4], VECTOR);
-    multiply_tiles(x, x_bytes, col);
+    _tile_loadd(4, quants[0], VECTOR);
+    _tile_loadd(5, quants[1], VECTOR);
+    multiply_tiles(x, x_bytes);
     for (uint32_t i = 0; i <= n_tokens / TILE_LANES; i++) {
         const uint32_t t = i * TILE_LANES;
         if (t < n_tokens) store_dots(dots[i % 2]);
-        if (t + TILE_LANES < n_tokens) multiply_tiles(x + (i + 1) * tile_bytes, x_bytes, col);
+        if (t + TILE_LANES < n_tokens) multiply_tiles(x + (i + 1) * tile_bytes, x_bytes);
         if (t == 0) continue;
         add_tile(type, sums + t - TILE_LANES, w, x + (i - 1) * tile_bytes, x_bytes,
-                 dots[(i - 1) % 2], sub);
+                 dots[(i - 1) % 2]);
     }
 }
 
@@ -125,9 +121,7 @@ static ALWAYS_INLINE void add_blocks(const int32_t type, __m512 (*sums)[GROUPS],
     if (n_tiled > 0) {
         _Alignas(VECTOR) int8_t quants[GROUPS][STEPS][VECTOR];
         store_quants(type, quants, w);
-        add_tiles(type, sums, w, quants, x, x_bytes, n_tiled, 0);
-        if (quant_form_of(type).sub_values < BLOCK)
-            add_tiles(type, sums, w, quants, x, x_bytes, n_tiled, 1);
+        add_tiles(type, sums, w, quants, x, x_bytes, n_tiled);
     }
     for (uint32_t t = n_tiled; t < n_tokens; t++)
         add_block(type, sums[t], w, (const struct x_block *)(x + t * x_bytes));
@@ -135,12 +129,11 @@ static ALWAYS_INLINE void add_blocks(const int32_t type, __m512 (*sums)[GROUPS],
 
 #include "cpu/x86/matmul_vnni_body.h"
 
-// The configurations are static since gcc 12 holds that ldtilecfg reads but 8 bytes.
+// The configuration is static since gcc 12 holds that ldtilecfg reads but 8 bytes.
 static ALWAYS_INLINE void run_configured(const int32_t type, const struct matmul_args *args)
 {
     const bool has_tiles = args->n_tokens >= TILE_LANES;
-    if (has_tiles)
-        _tile_loadconfig(quant_form_of(type).sub_values < BLOCK ? &config_16 : &config_32);
+    if (has_tiles) _tile_loadconfig(&config);
     run(type, args);
     if (has_tiles) _tile_release();
 }
@@ -158,7 +151,6 @@ MATMUL_AMX(Q5_1)
 MATMUL_AMX(Q8_0)
 MATMUL_AMX(Q4_K)
 MATMUL_AMX(Q5_K)
-MATMUL_AMX(Q6_K)
 
 void matmul_amx_fill(struct kernel_table *table)
 {
@@ -169,5 +161,4 @@ void matmul_amx_fill(struct kernel_table *table)
     table->matmul[FATHOM_TYPE_Q8_0].run = run_Q8_0;
     table->matmul[FATHOM_TYPE_Q4_K].run = run_Q4_K;
     table->matmul[FATHOM_TYPE_Q5_K].run = run_Q5_K;
-    table->matmul[FATHOM_TYPE_Q6_K].run = run_Q6_K;
 }
