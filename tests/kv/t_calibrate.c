@@ -188,11 +188,11 @@ static void calibrates_when_due(void **state)
     (void)state;
     open_cache(&c, &p);
     check_ok(fathom_seq_create(c.engine, &seq));
-    for (uint32_t n = 0; n < 5 * N_STEP; n += N_STEP)
-        step(&c, seq, N_STEP, NULL, &sum); // 5 samples; 64 rows are sealed
+    for (uint32_t n = 0; n < 4 * N_STEP; n += N_STEP)
+        step(&c, seq, N_STEP, NULL, &sum); // 4 samples; 64 rows are sealed
     step(&c, seq, 1, NULL, &sum);
     assert_int_equal(rig_stats(c.engine).n_calibrations, 1);
-    for (uint32_t n = 0; n < 25; n++)
+    for (uint32_t n = 0; n < 26; n++)
         step(&c, seq, 1, NULL, &sum);
     assert_int_equal(rig_stats(c.engine).n_calibrations, 1);
     for (uint32_t n = 0; n < 2; n++)
