@@ -141,6 +141,20 @@ void cli_expect_good(struct cli cli)
     if (cli.code != 0) fail_msg("exit code %d: %s", cli.code, cli.err);
 }
 
+json_t *cli_parse(const char *text)
+{
+    json_error_t error;
+    json_t *json = json_loads(text, 0, &error);
+    if (json == NULL) fail_msg("line %d: %s, in: %s", error.line, error.text, text);
+    return json;
+}
+
+json_t *cli_json(struct cli cli)
+{
+    cli_expect_good(cli);
+    return cli_parse(cli.out);
+}
+
 int cli_start(char *const argv[], int *out_fd)
 {
     int ends[2];

@@ -4,6 +4,7 @@
 #ifndef FATHOM_TESTS_TOOLS_CLI_H
 #define FATHOM_TESTS_TOOLS_CLI_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 // Result of a run. The texts are zero-terminated behind their bytes and live until the next run.
@@ -44,6 +45,10 @@ const char *cli_ids_file(void);
 void cli_expect_error(struct cli cli, const char *part);
 // Fails, with what the run said, unless it ended with 0.
 void cli_expect_good(struct cli cli);
+// A text as JSON; fails if it is none.
+json_t *cli_parse(const char *text);
+// The standard output of a run that cli_expect_good is content with, as JSON.
+json_t *cli_json(struct cli cli);
 
 // Starts the command with a pipe from its standard output; errors go to cli_path("err").
 int cli_start(char *const argv[], int *out_fd);

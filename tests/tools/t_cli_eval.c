@@ -1,27 +1,16 @@
 // The tasks of `fathom eval` that hide needles in texts, run on the needle model. It was trained on
 // niah's form, so other tasks are not judged by their scores. argv[1] is the command.
 
-#include <jansson.h>
 #include <string.h>
 
 #include "tests/check.h"
 #include "tests/tools/cli.h"
 
-// A run's standard output as JSON; fails if it is none.
-static json_t *parse(struct cli cli)
-{
-    cli_expect_good(cli);
-    json_error_t error;
-    json_t *json = json_loads(cli.out, 0, &error);
-    if (json == NULL) fail_msg("line %d: %s", error.line, error.text);
-    return json;
-}
-
 static void t_niah(void **state)
 {
     (void)state;
     static const char line[] = "eval niah -m $M --lengths 1k,2k --needles 8 --questions 12";
-    json_t *rows = parse(cli_run("%s --seed 3 -o json", line));
+    json_t *rows = cli_json(cli_run("%s --seed 3 -o json", line));
     assert_int_equal(json_array_size(rows), 2);
     for (size_t i = 0; i < 2; i++) {
         const json_t *row = json_array_get(rows, i);
@@ -132,7 +121,7 @@ static void check_task(size_t task)
     cli_expect_good(cli);
     assert_string_equal(cli.out, lines);
     free(lines);
-    json_t *rows = parse(cli_run("%s -o json", line));
+    json_t *rows = cli_json(cli_run("%s -o json", line));
     const json_t *row = json_array_get(rows, 0);
     assert_string_equal(text_of(row, "task"), tasks[task].task);
     assert_int_equal(integer(row, "questions"), N_QUESTIONS);
@@ -165,7 +154,7 @@ static void t_depths(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         json_t *rows =
-            parse(cli_run("eval %s -m $M --lengths 1k --depths 4 -o json", cases[i].flags));
+            cli_json(cli_run("eval %s -m $M --lengths 1k --depths 4 -o json", cases[i].flags));
         const json_t *depths = json_object_get(json_array_get(rows, 0), "depths");
         assert_int_equal(json_array_size(depths), 4);
         for (size_t j = 0; j < 4; j++) {

@@ -1,7 +1,6 @@
 // The KV cache as a user of the command meets it: flags, statistics, `bench attend`, records. Run
 // on the needle model; argv[1] is the command.
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,14 +11,6 @@
 
 // Small enough to seal and merge within a short prompt.
 #define SMALL "--kv-segment 32,64 --kv-sink 4 --kv-window 32 "
-
-static json_t *parse(const char *text)
-{
-    json_error_t error;
-    json_t *json = json_loads(text, 0, &error);
-    if (json == NULL) fail_msg("line %d: %s, in: %s", error.line, error.text, text);
-    return json;
-}
 
 static double number(const json_t *json, const char *name)
 {
@@ -158,7 +149,7 @@ static void t_plan_and_stats(void **state)
     assert_non_null(strstr(cli.err, "KV cache sparse: 4 sinks, window 32, segments of 32 and 64"));
     size_t bytes;
     char *text = cli_read_file(cli_path("stats"), &bytes);
-    json_t *json = parse(text);
+    json_t *json = cli_parse(text);
     // 8 tokens, the last of which is not fed, through 4 layers.
     const double n = number(json, "n_steps");
     assert_true(n >= 7 * 4 && fmod(n, 4) == 0);
@@ -251,7 +242,7 @@ static void t_bench_attend(void **state)
     struct cli cli = cli_run("bench attend --shape qwen3-0.6b --layers 1 --ctx 600 -n 4 -s 3 "
                              "--kv-segment 64,256 --kv-window 64 --kv-budget 10%% -o json");
     cli_expect_good(cli);
-    json_t *json = parse(cli.out);
+    json_t *json = cli_parse(cli.out);
     static const char *const positive[] = {"us_per_token_layer",      "dense_us_per_token_layer",
                                            "seal_us_per_token_layer", "prefill_us_per_token_layer",
                                            "memory_read_gbs",         "memory_gather_gbs",
@@ -272,7 +263,7 @@ static void t_bench_attend(void **state)
     cli = cli_run("bench attend --layers 1 --ctx 600 -n 4 --kv-mode stream --kv-segment 64,256 "
                   "--kv-window 64 -o json");
     cli_expect_good(cli);
-    json = parse(cli.out);
+    json = cli_parse(cli.out);
     assert_true(number(json, "output_error_max") < 1e-4);
     assert_true(
         json_is_null(json_object_get(json_object_get(json, "kv_stats"), "coverage_estimate")));
@@ -308,7 +299,7 @@ static void t_record(void **state)
     size_t bytes;
     snprintf(path, sizeof path, "%s/index.json", folder);
     char *text = cli_read_file(path, &bytes);
-    json_t *json = parse(text);
+    json_t *json = cli_parse(text);
     const json_t *steps = json_object_get(json, "steps");
     const size_t n_prompt = strlen(cli_needle_text) + 1; // BOS
     assert_int_equal(json_array_size(steps), 5);
@@ -322,14 +313,14 @@ static void t_record(void **state)
     json_decref(json);
     free(text);
     // Replayed: the tiers, reading everything, against dense attention over the same rows.
-    json =
-        parse(cli_run("bench attend --record %s --kv-budget 100%% " SMALL "-o json", folder).out);
+    json = cli_parse(
+        cli_run("bench attend --record %s --kv-budget 100%% " SMALL "-o json", folder).out);
     assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
     assert_true(number(json, "n_ctx") == (double)(n_prompt + 2));
     assert_true(number(json, "output_error_max") < 1e-4);
     json_decref(json);
     // Medians over steps and layers; of one step the mean is the median.
-    json = parse(
+    json = cli_parse(
         cli_run("bench attend --record %s --kv-budget 20%% --kv-verify 100%% --no-dense " SMALL
                 "-o json",
                 folder)
@@ -338,10 +329,10 @@ static void t_record(void **state)
     assert_true(number(json, "coverage_bound_above") == 0);
     assert_in_range(1000 * number(json, "coverage_median"), 1, 1001);
     json_decref(json);
-    json =
-        parse(cli_run("bench attend --layers 1 --ctx 600 -n 1 --kv-budget 10%% --kv-verify 100%% "
-                      "--no-dense " SMALL "-o json")
-                  .out);
+    json = cli_parse(
+        cli_run("bench attend --layers 1 --ctx 600 -n 1 --kv-budget 10%% --kv-verify 100%% "
+                "--no-dense " SMALL "-o json")
+            .out);
     const json_t *stats = json_object_get(json, "kv_stats");
     assert_true(number(json, "coverage_median") == number(stats, "verified_coverage"));
     assert_true(number(json, "coverage_bound_median") == number(stats, "coverage_bound"));
@@ -353,7 +344,7 @@ static void t_record(void **state)
                                 cli_prompt_file(), folder);
     assert_int_equal(failed.code, 1);
     assert_non_null(strstr(failed.err, "/dev/full"));
-    json = parse(cli_run("bench attend --record %s --no-dense -o json", folder).out);
+    json = cli_parse(cli_run("bench attend --record %s --no-dense -o json", folder).out);
     assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
     json_decref(json);
     snprintf(path, sizeof path, "%s/layer-0.k.f16.part", folder);

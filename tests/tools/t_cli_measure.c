@@ -1,7 +1,6 @@
 // The commands that measure: eval logits, perplexity, bench, inspect. Run on the needle model;
 // numbers are checked against others computed here. argv[1] is the command.
 
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
@@ -161,21 +160,11 @@ static void t_kl_divergence(void **state)
     expect_near(number_after(cli.out, "Same top p:"), 100, 0);
 }
 
-// A run's standard output as JSON; fails if it is none.
-static json_t *parse(struct cli cli)
-{
-    cli_expect_good(cli);
-    json_error_t error;
-    json_t *json = json_loads(cli.out, 0, &error);
-    if (json == NULL) fail_msg("line %d: %s", error.line, error.text);
-    return json;
-}
-
 static void t_bench(void **state)
 {
     (void)state;
     static const char *const names[] = {"pp16", "tg4", "pp16 @ d64", "tg4 @ d64"};
-    json_t *rows = parse(cli_run("bench -m $M -p 16 -n 4 -d 0,64 -r 3 -o json"));
+    json_t *rows = cli_json(cli_run("bench -m $M -p 16 -n 4 -d 0,64 -r 3 -o json"));
     assert_int_equal(json_array_size(rows), 4);
     for (size_t i = 0; i < 4; i++) {
         const json_t *row = json_array_get(rows, i);
@@ -197,7 +186,7 @@ static void t_bench(void **state)
 // The kernels that ran, from the name of the device, with flags. To be freed.
 static char *kernels_with(const char *flags)
 {
-    json_t *rows = parse(cli_run("bench -m $M -p 4 -n 0 -r 1 -o json %s", flags));
+    json_t *rows = cli_json(cli_run("bench -m $M -p 4 -n 0 -r 1 -o json %s", flags));
     const char *device = json_string_value(json_object_get(json_array_get(rows, 0), "device"));
     char *kernels = strdup(strrchr(device, ',') + 2);
     json_decref(rows);
@@ -225,7 +214,7 @@ static void t_isa(void **state)
 static void t_inspect(void **state)
 {
     (void)state;
-    json_t *json = parse(cli_run("inspect $M --tensors --metadata -o json"));
+    json_t *json = cli_json(cli_run("inspect $M --tensors --metadata -o json"));
     const json_t *info = json_object_get(json, "model");
     assert_string_equal(json_string_value(json_object_get(json, "architecture")), "llama");
     assert_int_equal(json_integer_value(json_object_get(info, "layers")), 4);
