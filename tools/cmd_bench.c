@@ -246,6 +246,7 @@ int cmd_bench(int argc, char **argv)
         .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    SAY_TRY(kv_flags_check_stats(&model.kv, options.format));
     bool json = strcmp(options.format, "json") == 0;
     SAY_TRY(choose_context(&options, &model.n_ctx));
     struct bench bench = {.options = &options};

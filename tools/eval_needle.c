@@ -155,6 +155,7 @@ static int parse(const struct needle_task *task, struct needle_options *options,
         .n_groups = sizeof groups / sizeof groups[0] - n_skipped,
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    SAY_TRY(kv_flags_check_stats(&model->kv, options->format));
     return check_options(task, options, &model->n_ctx);
 }
 

@@ -255,3 +255,10 @@ void kv_flags_say_idle(const struct kv_options *options, const char *plan)
         say_note("with these settings the KV cache (%.*s) makes no use of %s",
                  (int)strcspn(plan, ":"), plan, names);
 }
+
+int kv_flags_check_stats(const struct kv_options *options, const char *format)
+{
+    if (options->stats == NULL || strcmp(options->stats, "-") != 0 || strcmp(format, "md") == 0)
+        return EXIT_GOOD;
+    return say_error("--kv-stats -: standard output has the result in JSON; name a file");
+}
