@@ -74,7 +74,7 @@ static int read_flags(struct bench *bench)
     SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
     if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
         return say_error("--kv-positions collapsed: rows of bench attend have no positions");
-    if (bench->device.kv.stats != NULL && strcmp(bench->device.kv.stats, "-") == 0)
+    if (kv_flags_print_stats(&bench->device.kv))
         return say_error("--kv-stats -: -o json prints the same with the result; name a file");
     return output_try_file(bench->device.kv.stats);
 }

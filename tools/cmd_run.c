@@ -155,6 +155,7 @@ static int generate(const struct run *run, struct rig *rig, struct input *input)
     struct generator generator;
     int code = EXIT_GOOD;
     SAY_CHECK(generate_open(&generator, rig, &run->generate), out);
+    if (kv_flags_print_stats(&run->model.kv)) generator.end_lines = true; // JSON comes behind it
     code = run->options.converse ? conversation_hold(&generator, &run->conversation, &input->text)
                                  : continue_prompt(run, &generator, input);
     if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) generate_report(&generator);

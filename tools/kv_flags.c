@@ -52,7 +52,8 @@ static const struct flag table[] = {
     {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%", "decode steps compared with exact attention"},
     {"--kv-dense-layers", FLAG_COUNT, OPTION(n_dense_layers), "0..4k",
      "first layers that read everything"},
-    {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -", "write what the cache did, as JSON"},
+    {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -",
+     "write what the cache did, as JSON; -: to standard output, behind all else"},
     {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
      "the same seed and threads give the same bits: always so without --kv-deadline"},
 };
@@ -256,9 +257,13 @@ void kv_flags_say_idle(const struct kv_options *options, const char *plan)
                  (int)strcspn(plan, ":"), plan, names);
 }
 
+bool kv_flags_print_stats(const struct kv_options *options)
+{
+    return options->stats != NULL && strcmp(options->stats, "-") == 0;
+}
+
 int kv_flags_check_stats(const struct kv_options *options, const char *format)
 {
-    if (options->stats == NULL || strcmp(options->stats, "-") != 0 || strcmp(format, "md") == 0)
-        return EXIT_GOOD;
+    if (!kv_flags_print_stats(options) || strcmp(format, "md") == 0) return EXIT_GOOD;
     return say_error("--kv-stats -: standard output has the result in JSON; name a file");
 }

@@ -54,6 +54,8 @@ struct flag_group kv_flags(struct kv_options *options);
 // Turns the options into parameters: *kv, which need not be initialised, and *kv_type, which stays
 // as it is unless --kv-type names a plain type. Says which flag is wrong.
 int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv, int32_t *kv_type);
+// Whether --kv-stats names standard output.
+bool kv_flags_print_stats(const struct kv_options *options);
 // For commands whose result goes to standard output in that form: an error where JSON would get the
 // cache's behind its own.
 int kv_flags_check_stats(const struct kv_options *options, const char *format);

@@ -107,6 +107,11 @@ static void t_plan_and_stats(void **state)
     assert_non_null(json_string_value(json_object_get(json, "plan")));
     json_decref(json);
     free(text);
+    // Behind the text it begins on a line of its own.
+    cli = cli_run("run -m $M -f %s -n 4 --temp 0 --kv-stats -", cli_prompt_file());
+    cli_expect_good(cli);
+    assert_int_equal(strncmp(cli.out, "4821\n{\n", 7), 0);
+    json_decref(cli_parse(strchr(cli.out, '{')));
     // The plan tells what was asked for.
     static const char *const asked[][2] = {
         {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01; rows"},
