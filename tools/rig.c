@@ -217,12 +217,13 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
     kv_flags_say_idle(&options->kv, plan);
 }
 
-// Tokens whose rows fit into RAM, beside the weights, and onto the disk.
+// Tokens whose rows fit into RAM, beside the weights, and onto the disk, which takes what a limited
+// RAM does not.
 static uint64_t count_fitting(const struct rig *rig, const struct fathom_runner_params *params)
 {
     const struct fathom_model_info *info = rig->info;
     const uint64_t machine_bytes = block_machine_bytes();
-    uint64_t bytes = params->kv.disk_bytes;
+    uint64_t bytes = params->kv.host_bytes > 0 ? params->kv.disk_bytes : 0;
     if (machine_bytes > info->weight_bytes) bytes += machine_bytes - info->weight_bytes;
     uint64_t bits = params->kv_type == FATHOM_TYPE_F32 ? 32 : 16;
     if (params->kv.codec != FATHOM_CODEC_PLAIN && params->kv.mode != FATHOM_KV_DENSE)

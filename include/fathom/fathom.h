@@ -146,7 +146,7 @@ struct fathom_kv_params {
     uint64_t device_bytes;   // hot arena; 0: what the mode needs
     uint64_t host_bytes;     // all else in RAM: sealed rows, index, search, staging, scratch; 0: no
                              // limit but the machine's
-    uint64_t disk_bytes;     // 0 (default): no disk
+    uint64_t disk_bytes;     // rows that host_bytes do not hold; 0 (default): no disk
     uint64_t disk_day_bytes; // written per 24 hours; 0: no cap
     const char *disk_path;   // a directory; needed with disk_bytes
     uint32_t disk_deadline_us; // 0 (default): the disk is waited for; else see below

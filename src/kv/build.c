@@ -8,7 +8,7 @@
 
 #include "src/base/mem.h"
 
-// A thread's scratch, for segments of up to n_merged rows.
+// A thread's scratch, for segments of up to n_build_max rows.
 struct workspace {
     float *k;        // [n_rows, d_k] by position
     float *v;        // [n_rows, d_v]
@@ -32,7 +32,7 @@ static size_t carve(uint8_t *base, size_t *used, size_t bytes, void *out)
 static size_t lay_out(const fathom_engine *engine, uint8_t *base, struct workspace *w)
 {
     const struct fathom_engine_params *p = &engine->params;
-    const size_t n = p->kv.n_merged, d_k = p->d_k, d_v = p->d_v;
+    const size_t n = engine->n_build_max, d_k = p->d_k, d_v = p->d_v;
     const size_t row_bytes =
         engine->k_row_bytes > engine->v_row_bytes ? engine->k_row_bytes : engine->v_row_bytes;
     size_t used = 0;
@@ -44,8 +44,9 @@ static size_t lay_out(const fathom_engine *engine, uint8_t *base, struct workspa
     carve(base, &used, (size_t)SAMPLES * engine->group * d_k * sizeof(float), &w->queries);
     carve(base, &used, n * sizeof(uint32_t), &w->order);
     carve(base, &used, p->kv.n_segment * row_bytes, &w->raw);
-    return carve(base, &used, engine->selector_ops->scratch_bytes(engine->selector, p->kv.n_merged),
-                 &w->selector);
+    const size_t selector_bytes =
+        engine->selector_ops->scratch_bytes(engine->selector, engine->n_build_max);
+    return carve(base, &used, selector_bytes, &w->selector);
 }
 
 size_t build_scratch_bytes(const fathom_engine *engine)

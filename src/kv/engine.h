@@ -98,7 +98,8 @@ struct fathom_engine {
     float *far_cos_sin;  // [n_rot / 2, 2] of queries of sealed keys; NULL: as of the others
 
     // Of tiered engines.
-    uint32_t n_sealed_max;
+    uint32_t n_sealed_max; // segments of a sequence
+    uint32_t n_build_max;  // rows of a segment
     struct segments segments;
     const struct selector_ops *selector_ops;
     struct selector *selector;

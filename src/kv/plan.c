@@ -225,6 +225,8 @@ fathom_status plan_open(fathom_engine *engine)
         return FATHOM_OK;
     }
     sizes_count(engine, &sizes);
+    // Only merged segments leave RAM, and only where it has a limit.
+    if (sizes.n_merged == 0 || p->kv.host_bytes == 0) engine->params.kv.disk_bytes = 0;
     engine->segments.n_heads = p->n_layers * p->n_kv_heads;
     engine->sample_bytes = (size_t)p->n_layers * SAMPLES * p->n_heads * p->d_k * sizeof(float);
     engine->n_part_values = sealed_part_values(engine);

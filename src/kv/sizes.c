@@ -17,12 +17,18 @@ void sizes_count(fathom_engine *engine, struct sizes *sizes)
 {
     const struct fathom_engine_params *p = &engine->params;
     const uint32_t ratio = p->kv.n_merged / p->kv.n_segment;
-    const uint32_t n_whole = p->n_tokens_max / p->kv.n_merged;
+    const uint64_t n_hot = (uint64_t)p->kv.n_sink + p->kv.n_window;
+    const uint32_t n_cold = p->n_tokens_max > n_hot ? p->n_tokens_max - (uint32_t)n_hot : 0;
+    const uint32_t n_whole = n_cold / p->kv.n_merged;
     // Merging begins with the last of `ratio` small ones and ends before half as many more are
-    // there; a forced merge waits for none. Truncation may leave capped merged ones behind.
-    sizes->n_small = p->n_seqs_max * (2 * ratio + 2);
-    sizes->n_merged = p->n_seqs_max * (n_whole + 3);
-    engine->n_sealed_max = n_whole + 3 + sizes->n_small;
+    // there; a forced merge waits for none.
+    const uint32_t n_small_of_seq = least_of(2 * ratio + 2, n_cold / p->kv.n_segment);
+    // Truncation may leave capped merged ones behind, but whole ones they were.
+    const uint32_t n_merged_of_seq = n_whole > 0 ? n_whole + 3 : 0;
+    sizes->n_small = p->n_seqs_max * (n_small_of_seq > 0 ? n_small_of_seq : 1);
+    sizes->n_merged = p->n_seqs_max * n_merged_of_seq;
+    engine->n_sealed_max = n_merged_of_seq + sizes->n_small;
+    engine->n_build_max = n_whole > 0 ? p->kv.n_merged : p->kv.n_segment;
     const uint32_t n_merged = least_of(sizes->n_merged, engine->n_sealed_max);
     const uint32_t n_small = least_of(sizes->n_small, engine->n_sealed_max - n_merged);
     sizes->n_rows_max = (uint64_t)n_merged * p->kv.n_merged + (uint64_t)n_small * p->kv.n_segment;
@@ -125,7 +131,9 @@ static fathom_status check_least(const fathom_engine *engine, const struct sizes
         (double)kv->host_bytes / mib, (unsigned long long)(needed >> 20),
         (double)s->index_bytes / mib, (double)s->small_bytes / mib, (double)merged_bytes / mib,
         (double)working_bytes / mib,
-        kv->disk_bytes > 0 ? "" : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)",
+        kv->disk_bytes > 0 || s->n_merged == 0
+            ? ""
+            : ", store rows in fewer bits (--kv-type), give a disk (--kv-disk)",
         kv->stage2_bits == 0 ? "" : ", do without the second stage's keys (--kv-stage2 off)");
 }
 

@@ -17,7 +17,7 @@ struct sizes {
     uint64_t fetch_bytes;   // of these, the buffer for units from disk
 };
 
-// Segments of an engine, and engine->n_sealed_max.
+// Segments of an engine, engine->n_sealed_max and engine->n_build_max.
 void sizes_count(fathom_engine *engine, struct sizes *sizes);
 // Everything else, once the selector is open and the classes of segments are known. ENOMEM when
 // kv.host_bytes does not hold the least that the engine needs.
