@@ -71,6 +71,9 @@ static int parse(struct run *run, int argc, char **argv)
     if (!options->converse &&
         (talk->chat_template != NULL || talk->system != NULL || talk->single_turn))
         return say_error("--chat-template, -sys and -st need -cnv");
+    const char *of_record = flags_given(&page, argc, argv, "--kv-record-layers, --kv-record-steps");
+    if (of_record != NULL && run->record.folder == NULL)
+        return say_error("%s: needs --kv-record DIR", of_record);
     if (text || options->ids != NULL || options->converse) return EXIT_GOOD;
     if (isatty(STDIN_FILENO)) return say_error("no prompt: give -p TEXT, -f FILE or -cnv");
     run->prompt.file = "-";

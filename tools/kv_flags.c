@@ -225,6 +225,13 @@ static bool matters_in_dense(const struct kv_options *options, const struct flag
     return flag->offset == OPTION(vram_bytes);
 }
 
+static bool is_among(const struct flag *flag, const size_t *offsets, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (flag->offset == offsets[i]) return true;
+    return false;
+}
+
 static bool matters_in_stream(const struct flag *flag)
 {
     static const size_t of_picks[] = {
@@ -232,9 +239,24 @@ static bool matters_in_stream(const struct flag *flag)
         OPTION(threshold), OPTION(estimate),       OPTION(verify),     OPTION(deadline_ms),
         OPTION(prefill),   OPTION(n_dense_layers),
     };
-    for (size_t i = 0; i < sizeof of_picks / sizeof of_picks[0]; i++)
-        if (flag->offset == of_picks[i]) return false;
-    return true;
+    return !is_among(flag, of_picks, sizeof of_picks / sizeof of_picks[0]);
+}
+
+// Whether the other flags, and the plan that they come to, leave it anything to do.
+static bool matters_beside(const struct kv_options *options, const struct flag *flag,
+                           const char *plan)
+{
+    // A unit of flat is a key, and stands for itself.
+    static const size_t of_units[] = {OPTION(n_unit), OPTION(index_type), OPTION(rank_by),
+                                      OPTION(stage2), OPTION(candidates)};
+    static const size_t of_disk[] = {OPTION(disk_bytes), OPTION(disk_path), OPTION(disk_day_bytes),
+                                     OPTION(deadline_ms)};
+    if (flag->offset == OPTION(candidates) && strcmp(options->stage2, "off") == 0) return false;
+    if (strcmp(options->selector, "flat") == 0 &&
+        is_among(flag, of_units, sizeof of_units / sizeof of_units[0]))
+        return false;
+    return strstr(plan, "; no disk") == NULL ||
+           !is_among(flag, of_disk, sizeof of_disk / sizeof of_disk[0]);
 }
 
 void kv_flags_say_idle(const struct kv_options *options, const char *plan)
@@ -246,9 +268,7 @@ void kv_flags_say_idle(const struct kv_options *options, const char *plan)
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         const struct flag *flag = &table[i];
         bool idle = (dense && !matters_in_dense(options, flag)) ||
-                    (stream && !matters_in_stream(flag)) ||
-                    (flag->offset == OPTION(candidates) && strcmp(options->stage2, "off") == 0) ||
-                    (flag->offset == OPTION(disk_day_bytes) && options->disk_bytes == 0);
+                    (stream && !matters_in_stream(flag)) || !matters_beside(options, flag, plan);
         if (!idle || holds_same(flag, options, &defaults)) continue;
         bytes += (size_t)snprintf(names + bytes, sizeof names - bytes, "%s%s",
                                   bytes > 0 ? ", " : "", flag->names);

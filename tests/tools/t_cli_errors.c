@@ -47,6 +47,8 @@ static void t_errors(void **state)
         {"eval logits -m /nonexistent --out /dev/null --ids /dev/null", "/dev/null: no ids"},
         {"run -m /nonexistent -p x --kv-record /absent/x", "/absent/x"},
         {"run -m /nonexistent -p x --kv-record /tmp --kv-record-steps 0", "--kv-record-steps"},
+        {"run -m /nonexistent -p x --kv-record-layers 1", "--kv-record-layers: needs --kv-record"},
+        {"run -m /nonexistent -p x --kv-record-steps 32", "--kv-record-steps: needs --kv-record"},
         {"perplexity -m /nonexistent -p x --chunks 0", "--chunks 0"},
         {"perplexity -m /nonexistent -p x --kl-divergence-base /absent/x", "/absent/x"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},

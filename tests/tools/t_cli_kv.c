@@ -140,6 +140,11 @@ static void t_plan_and_stats(void **state)
     cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse --kv-budget 5%% --kv-stage2 off "
                   "--kv-candidates 3");
     assert_non_null(strstr(cli.err, "(sparse) makes no use of --kv-candidates\n"));
+    cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse --kv-selector flat --kv-unit 4 "
+                  "--kv-index-type f16 --kv-rank-by mean --kv-stage2 q8 --kv-estimate on "
+                  "--kv-disk 1G --kv-deadline 5");
+    assert_non_null(strstr(cli.err, "(sparse) makes no use of --kv-unit, --kv-index-type, "
+                                    "--kv-rank-by, --kv-stage2, --kv-disk, --kv-deadline\n"));
     // Nothing is said of a cache that nobody asked about.
     cli = cli_run("run -m $M -f %s -n 2", cli_prompt_file());
     cli_expect_good(cli);
