@@ -176,19 +176,10 @@ static const char *selector_name(int32_t selector)
     return names[selector];
 }
 
-static void write_plan(fathom_engine *engine, const struct sizes *sizes)
+// How rows are picked, and how many.
+static void write_picks(const struct fathom_kv_params *kv, char *text, size_t bytes)
 {
-    const struct fathom_engine_params *p = &engine->params;
-    const struct fathom_kv_params *kv = &p->kv;
-    const double gib = 1 << 30;
-    char picks[128] = "reads all rows", codec[16] = "plain", budget[32], limit[32] = "";
-    char disk[192] = "no disk";
-    if (!engine->tiered) {
-        snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
-                 (double)tail_token_bytes(engine) * p->n_tokens_max / gib);
-        return;
-    }
-    if (kv->codec != 0) snprintf(codec, sizeof codec, "q%d", (int)kv->codec);
+    char budget[32], limit[32] = "", stage2[24] = "", coverage[40] = "";
     if (kv->budget_tokens > 0)
         snprintf(budget, sizeof budget, "%llu tokens", (unsigned long long)kv->budget_tokens);
     else
@@ -197,12 +188,48 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
         snprintf(limit, sizeof limit, ", threshold %g", (double)kv->threshold);
     else if (kv->threshold_auto)
         snprintf(limit, sizeof limit, ", threshold auto");
-    if (engine->picks)
-        snprintf(picks, sizeof picks, "%s picks %s%s", selector_name(kv->selector), budget, limit);
-    if (kv->disk_bytes > 0)
-        snprintf(disk, sizeof disk, "%u of %u segments fit RAM, the others: %s",
-                 sizes->n_merged_ram, sizes->n_merged,
-                 engine->segments.store_ops->text(engine->segments.store));
+    if (kv->stage2_bits > 0 && kv->selector != FATHOM_SELECTOR_FLAT)
+        snprintf(stage2, sizeof stage2, ", stage 2 q%d", (int)kv->stage2_bits);
+    if (kv->coverage > 0)
+        snprintf(coverage, sizeof coverage, ", coverage %g%s", (double)kv->coverage,
+                 kv->coverage_bound ? " by the bound" : "");
+    snprintf(text, bytes, "%s picks %s%s%s%s%s%s", selector_name(kv->selector), budget, limit,
+             stage2, coverage, kv->estimate ? ", estimate of the rest" : "",
+             kv->prefill == FATHOM_PREFILL_SPARSE ? ", for prompts too" : "");
+}
+
+static void write_disk(const fathom_engine *engine, const struct sizes *sizes, char *text,
+                       size_t bytes)
+{
+    const struct fathom_kv_params *kv = &engine->params.kv;
+    const struct segments *segments = &engine->segments;
+    char deadline[40] = "";
+    if (kv->disk_deadline_us > 0)
+        snprintf(deadline, sizeof deadline, ", at most %g ms a layer",
+                 (double)kv->disk_deadline_us * 1e-3);
+    if (kv->disk_bytes == 0)
+        snprintf(text, bytes, "no disk");
+    else if (sizes->n_merged_ram == sizes->n_merged)
+        snprintf(text, bytes, "all %u segments fit RAM", sizes->n_merged);
+    else
+        snprintf(text, bytes, "%u of %u segments fit RAM, the others: %s%s", sizes->n_merged_ram,
+                 sizes->n_merged, segments->store_ops->text(segments->store), deadline);
+}
+
+static void write_plan(fathom_engine *engine, const struct sizes *sizes)
+{
+    const struct fathom_engine_params *p = &engine->params;
+    const struct fathom_kv_params *kv = &p->kv;
+    const double gib = 1 << 30;
+    char picks[192] = "reads all rows", codec[16] = "plain", disk[192];
+    if (!engine->tiered) {
+        snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
+                 (double)tail_token_bytes(engine) * p->n_tokens_max / gib);
+        return;
+    }
+    if (kv->codec != 0) snprintf(codec, sizeof codec, "q%d", (int)kv->codec);
+    if (engine->picks) write_picks(kv, picks, sizeof picks);
+    write_disk(engine, sizes, disk, sizeof disk);
     snprintf(engine->plan, sizeof engine->plan,
              "%s: %u sinks, window %u, segments of %u and %u; %s%s; rows %s, %.2f GiB in RAM, "
              "index %.2f GiB, search, staging and scratch up to %.2f GiB; %s",

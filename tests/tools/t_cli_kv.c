@@ -114,9 +114,18 @@ static void t_plan_and_stats(void **state)
     json_decref(cli_parse(strchr(cli.out, '{')));
     // The plan tells what was asked for.
     static const char *const asked[][2] = {
-        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01; rows"},
-        {"--kv-threshold auto", "cluster picks 2 %, threshold auto; rows"},
-        {"--kv-positions collapsed", "cluster picks 2 %; positions collapsed; rows"},
+        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01, stage 2 q4; rows"},
+        {"--kv-threshold auto", "cluster picks 2 %, threshold auto, stage 2 q4; rows"},
+        {"--kv-positions collapsed", "cluster picks 2 %, stage 2 q4; positions collapsed; rows"},
+        {"--kv-stage2 off --kv-coverage 0.9,bound --kv-estimate on --kv-prefill sparse",
+         "cluster picks 2 %, coverage 0.9 by the bound, estimate of the rest, for prompts too; "},
+        {"--kv-selector flat", "flat picks 2 %; rows"},
+        {"--kv-ram 4G --kv-disk 1G --kv-deadline 5 --kv-estimate on",
+         "; all 18 segments fit RAM\n"},
+        {"--kv-ram 110M --kv-disk 1G --kv-deadline 0.5 --kv-estimate on",
+         " segments fit RAM, the others: "},
+        {"--kv-ram 110M --kv-disk 1G --kv-deadline 0.5 --kv-estimate on",
+         " deep, at most 0.5 ms a layer\n"},
         {"-c 128K --kv-ram 110M --kv-disk 16M",
          "--kv-disk of 16.0 MiB holds less than a sequence of 131072 tokens sends there, up to "},
     };
