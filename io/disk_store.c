@@ -68,6 +68,18 @@ static fathom_status open_queue(struct store *store, const struct queue_ops *wan
     return FATHOM_OK;
 }
 
+// No error: the cache may never need so much, and others may make room.
+static void warn_of_little_space(const struct store *store, const struct store_params *params)
+{
+    const uint64_t free_bytes = store_file_free_bytes(store->fd);
+    if (params->bytes_max > free_bytes)
+        log_write(&params->log, FATHOM_LOG_WARN,
+                  "disk tier: --kv-disk of %.1f MiB, and in %s %.1f MiB are free: lower it or name "
+                  "another folder with --kv-disk-path",
+                  (double)params->bytes_max / (1 << 20), store->dir,
+                  (double)free_bytes / (1 << 20));
+}
+
 static fathom_status open_parts(struct store *store, const struct store_params *params,
                                 const struct queue_ops *wanted)
 {
@@ -80,6 +92,7 @@ static fathom_status open_parts(struct store *store, const struct store_params *
                   "disk tier: %s does not do O_DIRECT (%s): its pages take part in the system's "
                   "cache, which costs RAM; --kv-disk-path names another folder",
                   store->dir, strerror(error));
+    warn_of_little_space(store, params);
     FATHOM_TRY(open_queue(store, wanted, &params->log));
     (void)snprintf(store->text, sizeof store->text, "%s, %s, %u deep",
                    store->queue_ops->text(store->queue), error == 0 ? "O_DIRECT" : "page cache",

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 int store_file_create_named(const char *dir)
@@ -46,6 +47,12 @@ int store_file_bypass_cache(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_DIRECT) != 0 ? errno : 0;
+}
+
+uint64_t store_file_free_bytes(int fd)
+{
+    struct statvfs info;
+    return fstatvfs(fd, &info) == 0 ? (uint64_t)info.f_bavail * info.f_frsize : UINT64_MAX;
 }
 
 int store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes)

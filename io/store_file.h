@@ -12,6 +12,8 @@ FATHOM_MUST_USE fathom_status store_file_create(const char *dir, int *fd);
 FATHOM_MUST_USE int store_file_create_named(const char *dir);
 // Lets reads and writes pass by the page cache; 0, or errno where the file system cannot.
 FATHOM_MUST_USE int store_file_bypass_cache(int fd);
+// Bytes that the file's disk has left for it; UINT64_MAX: it does not say.
+uint64_t store_file_free_bytes(int fd);
 // Takes the disk's blocks for the file up to end_bytes; 0 or errno. Where the file system cannot,
 // the file just becomes longer, and a write may find the disk full.
 FATHOM_MUST_USE int store_file_grow(int fd, uint64_t begin_bytes, uint64_t end_bytes);

@@ -220,6 +220,8 @@ static void small_disk(void **state)
     }
     rig.params.dir = dir;
     store_rig_open(&rig, NULL);
+    assert_non_null(strstr(rig.logged, "--kv-disk of 16.0 MiB, and in /tmp/fathom-test-"));
+    assert_non_null(strstr(rig.logged, " 1.0 MiB are free: "));
     assert_in_range(fill_disk(&rig, 20), 200, 256);
     store_rig_fini(&rig);
     // io_uring lets go of the file a moment after it was closed.
