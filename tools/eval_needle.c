@@ -156,6 +156,10 @@ static int parse(const struct needle_task *task, struct needle_options *options,
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     SAY_TRY(kv_flags_check_stats(&model->kv, options->format));
+    // A default is no reason to refuse what was asked for.
+    if (task->each != NULL && flags_given(&page, argc, argv, task->each) == NULL &&
+        options->n_each > options->n_needles)
+        options->n_each = options->n_needles;
     return check_options(task, options, &model->n_ctx);
 }
 

@@ -26,6 +26,10 @@ int needle_make(const struct needle_task *task, const struct needle_options *opt
         .widest = widest,
     };
     int code = task->make(&maker);
+    if (code == EXIT_GOOD && maker.n_answers < options->n_depths)
+        code = say_error("--depths %u: a text hides %zu answers with --needles %u: give fewer "
+                         "--depths or more --needles",
+                         options->n_depths, maker.n_answers, options->n_needles);
     maker_free(&maker);
     return code;
 }

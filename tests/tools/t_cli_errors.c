@@ -94,6 +94,9 @@ static void t_errors(void **state)
         {"eval niah -m $M -c 1k", "smaller --lengths"},
         {"eval niah -m $M --min-score 2", "--min-score 2"},
         {"eval niah -m $M --depths 0", "--depths 0: must be from 1 to"},
+        {"eval niah -m $M --needles 4 --depths 5",
+         "--depths 5: a text hides 4 answers with --need"},
+        {"eval vartrack -m $M --needles 8 --depths 5", "--depths 5: a text hides 4 answers"},
         {"eval niah -m $M --lengths 1k --needles 1025", "--needles 1025: more than"},
         {"eval niah -m $M --items 4", "--items"},
         {"eval niah -m $M -o csv", "md|json|jsonl"},
@@ -101,6 +104,7 @@ static void t_errors(void **state)
         {"eval vartrack -m $M --hops 5 --needles 4", "no more than --needles 4"},
         {"eval multiturn -m $M --needles 1", "--needles 1"},
         {"eval longgen -m $M --items 33", "--items 33"},
+        {"eval longgen -m $M --items 16 --needles 8", "no more than --needles 8"},
         {"eval longgen -m $M --lengths 1k", "larger lengths or fewer --items"},
         {"help fly", "\"fly\""},
     };
