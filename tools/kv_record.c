@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tools/block.h"
 #include "tools/f16.h"
@@ -165,6 +166,22 @@ static int create_files(struct kv_record *r)
     return EXIT_GOOD;
 }
 
+// An index.json of something else is not replaced.
+static int check_older(const char *folder)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/index.json", folder);
+    if (access(path, F_OK) != 0) return EXIT_GOOD;
+    json_t *json = json_load_file(path, 0, NULL);
+    const char *format = json_string_value(json_object_get(json, "format"));
+    const bool is_record = format != NULL && strcmp(format, KV_RECORD_FORMAT) == 0;
+    json_decref(json);
+    if (is_record) return EXIT_GOOD;
+    return say_error("--kv-record %s: its index.json is no record's, and would be replaced: name "
+                     "another folder",
+                     folder);
+}
+
 int kv_record_check(const struct kv_record_options *options)
 {
     if (options->folder == NULL) return EXIT_GOOD;
@@ -172,7 +189,7 @@ int kv_record_check(const struct kv_record_options *options)
         return say_error("--kv-record-steps: give N[,SKIP], N at least 1");
     if (mkdir(options->folder, 0777) != 0 && errno != EEXIST)
         return say_error("cannot create --kv-record %s: %s", options->folder, strerror(errno));
-    return EXIT_GOOD;
+    return check_older(options->folder);
 }
 
 int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single)

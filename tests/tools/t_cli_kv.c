@@ -317,6 +317,12 @@ static void t_record(void **state)
     cli_expect_error(
         cli_run("run -m $M -p x -n 8 -lv 0 --kv-record %s --kv-record-steps 1,7", folder),
         "--kv-record-steps 1,7: the run feeds at most 7 tokens");
+    // A folder that is another's.
+    char other[512];
+    snprintf(other, sizeof other, "%s", cli_path(""));
+    cli_write_file(cli_path("index.json"), "{\"format\": 1}", 13);
+    cli_expect_error(cli_run("run -m /nonexistent -p x --kv-record %s", other),
+                     "its index.json is no record's, and would be replaced: name another folder");
     // A file that lacks its end.
     snprintf(path, sizeof path, "%s/layer-1.v.f16", folder);
     cli_write_file(path, "xx", 2);
