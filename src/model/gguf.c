@@ -296,9 +296,8 @@ static fathom_status read_preamble(struct reader *reader, uint64_t *n_tensors, u
 {
     uint32_t magic = 0;
     uint32_t *version = &reader->gguf->version;
-    FATHOM_TRY(read_u32(reader, &magic));
-    if (magic != 0x46554747) // "GGUF"
-        return status_set(FATHOM_ECORRUPT, "no GGUF file: begins with 0x%08x", magic);
+    if (read_u32(reader, &magic) != FATHOM_OK || magic != 0x46554747)
+        return status_set(FATHOM_ECORRUPT, "no GGUF file, which would begin with \"GGUF\"");
     FATHOM_TRY(read_u32(reader, version));
     if (*version != 0 && (*version & 0xffff) == 0)
         return status_set(FATHOM_EUNSUPPORTED, "a big-endian GGUF file: convert it first");

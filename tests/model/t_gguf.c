@@ -158,7 +158,7 @@ static void refuses_preambles(void **state)
     fathom_gguf *gguf = NULL;
     put_head(&file, 0, 0);
     file.data[0] = 'g';
-    check_refused(&file, FATHOM_ECORRUPT, "no GGUF file");
+    check_refused(&file, FATHOM_ECORRUPT, "no GGUF file, which would begin with \"GGUF\"");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         put_head(&file, 0, 0);
         memcpy(file.data + 4, &cases[i].version, 4);
@@ -172,7 +172,8 @@ static void refuses_preambles(void **state)
     assert_int_equal(fathom_gguf_version(gguf), 2);
     fathom_gguf_close(&gguf);
     for (file.n = 23; file.n > 0; file.n--)
-        check_refused(&file, FATHOM_ECORRUPT, "needed at offset");
+        check_refused(&file, FATHOM_ECORRUPT,
+                      file.n < 4 ? "would begin with \"GGUF\"" : "needed at offset");
 }
 
 static void refuses_counts(void **state)
