@@ -3,17 +3,11 @@
 #include "tools/attend_report.h"
 
 #include <stdio.h>
-#include <sys/resource.h>
 
+#include "tools/block.h"
 #include "tools/kv_report.h"
 #include "tools/report.h"
 #include "tools/say.h"
-
-static double peak_rss_bytes(void)
-{
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss * 1024 : 0;
-}
 
 // Share of the memory's bandwidth that reading so many bytes in so many microseconds comes to.
 static double fraction(const struct attend_result *r, double bytes, double us)
@@ -78,7 +72,7 @@ static json_t *build_json(const struct attend_result *r)
     set(json, "memory_read_gbs", r->speed.read_gbs);
     set(json, "memory_gather_gbs", r->speed.gather_gbs);
     set(json, "fill_s", r->run->fill_s);
-    set(json, "peak_rss_bytes", peak_rss_bytes());
+    set(json, "peak_rss_bytes", (double)block_peak_bytes());
     add_coverage(json, &r->coverage);
     if (r->has_dense) add_dense(json, r);
     json_object_set_new(json, "kv_stats", stats);
@@ -174,7 +168,7 @@ static int print_table(const struct attend_result *r)
     print_real("disk", " MiB", 1, (double)stats.disk_bytes / mib);
     print_real("memory read", " GB/s", 2, r->speed.read_gbs);
     print_real("memory gathered by 4 KiB", " GB/s", 2, r->speed.gather_gbs);
-    print_real("peak memory of the process", " MiB", 1, peak_rss_bytes() / mib);
+    print_real("peak memory of the run", " MiB", 1, (double)block_peak_bytes() / mib);
     printf("\n%s, fathom %s\n", r->device, fathom_version());
     return EXIT_GOOD;
 }

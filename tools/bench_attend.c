@@ -210,6 +210,7 @@ static int run_asked(struct bench *bench, struct attend_result *result)
 {
     struct attend_run *run = &bench->run;
     struct fathom_kv_stats stats;
+    block_forget_peak(); // what came before tells nothing of the cache
     SAY_TRY(attend_run_open(run, &bench->plan));
     if (bench->device.log_level >= FATHOM_LOG_WARN) {
         const char *text = fathom_engine_plan(run->engine);
@@ -293,7 +294,8 @@ static const char about[] =
     "(topics that return, needles, queries unlike keys), or with recorded ones. Times are in\n"
     "microseconds for one token in one layer. A dense run over the same rows in f16 comes first,\n"
     "of fewer layers or tokens where memory holds no more. An error is the length of the\n"
-    "difference to its output over the length of that, for one query head: mean and largest.";
+    "difference to its output over the length of that, for one query head: mean and largest.\n"
+    "Peak memory is that of the process from when the dense run has ended.";
 
 int bench_attend(int argc, char **argv)
 {

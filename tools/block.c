@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tools/say.h"
@@ -50,4 +51,18 @@ uint64_t block_free_bytes(void)
         if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = (uint64_t)kib << 10;
     if (file != NULL) (void)fclose(file); // of a file that was read
     return bytes;
+}
+
+uint64_t block_peak_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss << 10 : 0;
+}
+
+void block_forget_peak(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    if (file == NULL) return;
+    fputs("5", file);
+    (void)fclose(file); // an older peak is all that can come of a failure
 }

@@ -22,4 +22,9 @@ uint64_t block_machine_bytes(void);
 // Of them, what is left to be taken, or all where the system does not tell.
 uint64_t block_free_bytes(void);
 
+// The most RAM that this process has had since it began, or since block_forget_peak, where the
+// system can forget.
+uint64_t block_peak_bytes(void);
+void block_forget_peak(void);
+
 #endif
