@@ -135,7 +135,7 @@ static void print_picked(const struct fathom_kv_stats *stats)
     if (stats->n_steps_picked == 0) return;
     const double sealed = (double)stats->sealed_keys;
     print_real("keys picked, of the sealed", " %", 2, 100 * (double)stats->picked_keys / sealed);
-    print_real("keys scanned, of the sealed", " %", 2, 100 * (double)stats->scanned_keys / sealed);
+    print_real("scores of the search, by sealed key", "", 4, (double)stats->scanned_keys / sealed);
     print_real("index scanned", " KiB", 1,
                (double)stats->scanned_bytes / (double)stats->n_steps / 1024);
     if (stats->n_covered == 0) return;

@@ -243,6 +243,7 @@ static void t_bench_attend(void **state)
     assert_non_null(strstr(cli.out, "unknown: --kv-verify takes time |"));
     assert_non_null(strstr(cli.out, "| error / dense output, by query head "));
     assert_non_null(strstr(cli.out, "| coverage, estimate "));
+    assert_non_null(strstr(cli.out, "| scores of the search, by sealed key "));
     cli = cli_run("bench attend --layers 1 --ctx 100 -n 2 --no-dense");
     cli_expect_good(cli);
     assert_non_null(strstr(cli.out, "| llama-3.2-1b "));
