@@ -40,7 +40,7 @@ static const char about[] =
     "Continues the text of -f, -p or standard input (when that is no terminal) and prints what\n"
     "is generated, and only that, as it comes; a newline ends it on a terminal. With -cnv, turns\n"
     "are lines of standard input, and -f and -p are the first turn. Everything else goes to\n"
-    "standard error. Ctrl-C ends cleanly, with exit code 130.";
+    "standard error. Ctrl-C and SIGTERM end cleanly, with exit codes 130 and 143.";
 
 static int parse(struct run *run, int argc, char **argv)
 {

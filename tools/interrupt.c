@@ -5,12 +5,11 @@
 #include <signal.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t seen;
+static volatile sig_atomic_t seen; // the signal's number; 0: none came
 
 static void note_signal(int number)
 {
-    (void)number;
-    seen = 1;
+    seen = number;
 }
 
 void interrupt_catch(void)
@@ -20,9 +19,15 @@ void interrupt_catch(void)
     struct sigaction action = {.sa_handler = note_signal, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
 }
 
 bool interrupt_seen(void)
 {
     return seen != 0;
+}
+
+int interrupt_code(void)
+{
+    return 128 + seen;
 }

@@ -69,7 +69,7 @@ int rig_report(const struct rig *rig, const struct rig_options *options);
 void rig_close(struct rig *rig);
 
 // Feeds ids in batches and leaves the last one's logits in rig->logits. progress may be NULL.
-// EXIT_INTERRUPTED, between two batches, after Ctrl-C.
+// EXIT_INTERRUPTED, between two batches, after an interrupt.
 int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress);
 
 // Memory for *n_rows rows of logits: a batch, or fewer where the vocabulary is large. To be freed

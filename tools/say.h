@@ -12,8 +12,8 @@
 enum exit_code {
     EXIT_GOOD = 0,
     EXIT_BAD = 1,
-    EXIT_HELPED = 2,        // --help was answered; main turns it into 0
-    EXIT_INTERRUPTED = 130, // as shells report a process that SIGINT ended
+    EXIT_HELPED = 2,      // --help was answered; main turns it into 0
+    EXIT_INTERRUPTED = 3, // main turns it into interrupt_code
 };
 
 #define SAY_TRY(expr)                                                                              \
