@@ -285,6 +285,26 @@ FATHOM_API void fathom_kv_stats_init(struct fathom_kv_stats *stats);
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_stats(const fathom_engine *engine,
                                                              struct fathom_kv_stats *stats);
 
+// The same of one KV head of a layer, as far as it can be told apart: means over steps of one token
+// and over the query heads of the group. All zero where everything is read.
+struct fathom_head_stats {
+    uint32_t struct_bytes;
+    uint64_t sealed_keys; // that lay in sealed segments, summed over steps
+    uint64_t picked_keys; // of these, read
+    uint64_t n_covered;
+    double coverage_bound;
+    double coverage_estimate;
+    uint64_t n_verified;
+    double verified_coverage;
+    double verified_error;
+};
+
+FATHOM_API void fathom_head_stats_init(struct fathom_head_stats *stats);
+// EINVAL names a layer or KV head that there is not.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_head_stats(const fathom_engine *engine,
+                                                                  uint32_t layer, uint32_t kv_head,
+                                                                  struct fathom_head_stats *stats);
+
 // One line with the tiers and the selector as the engine was opened, for a log; it begins with
 // "dense:" where all rows stay in the hot arena. Valid until close.
 FATHOM_API const char *fathom_engine_plan(const fathom_engine *engine);
@@ -320,6 +340,10 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_tap(fathom_engine *engine
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_set_budget(fathom_engine *engine,
                                                                   int32_t layer, int32_t kv_head,
                                                                   uint64_t tokens, float share);
+
+// Exact: from the next fathom_attend on everything is read, whatever the budgets, and not counted
+// as picked, until it is called with false. Shows what picking costs on the same sequence.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_set_exact(fathom_engine *engine, bool exact);
 
 // Bytes of keys and values that one token takes in the tail, over all layers.
 FATHOM_API uint64_t fathom_engine_token_bytes(const fathom_engine *engine);

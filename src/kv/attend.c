@@ -138,27 +138,17 @@ static double share_of(float lse, float rest)
     return 1.0 / (1.0 + exp((double)rest - (double)lse));
 }
 
-struct coverage {
-    double bound; // sums over query heads
-    double estimate;
-};
-
 // Raises the budgets of KV heads that miss the asked coverage; false when none does.
-static bool raise_budgets(fathom_engine *engine, const float *lse, struct coverage *sum)
+static bool raise_budgets(fathom_engine *engine, const float *lse)
 {
     const struct fathom_engine_params *p = &engine->params;
     bool raised = false;
-    *sum = (struct coverage){0};
     for (uint32_t kv_head = 0; kv_head < p->n_kv_heads; kv_head++) {
         const struct selection *s = &engine->selections[kv_head];
         double least = 1.0;
         for (uint32_t g = 0; g < engine->group; g++) {
-            const float own = lse[kv_head * engine->group + g];
-            const double bound = share_of(own, s->rest_bound[g]);
-            const double estimate = share_of(own, s->rest_estimate[g]);
-            const double asked = p->kv.coverage_bound ? bound : estimate;
-            sum->bound += bound;
-            sum->estimate += estimate;
+            const float *rest = p->kv.coverage_bound ? s->rest_bound : s->rest_estimate;
+            const double asked = share_of(lse[kv_head * engine->group + g], rest[g]);
             if (asked < least) least = asked;
         }
         if (least >= (double)p->kv.coverage || s->rest_bound[0] == -INFINITY) continue;
@@ -171,18 +161,19 @@ static bool raise_budgets(fathom_engine *engine, const float *lse, struct covera
 
 // ---- Blocks of tokens ---------------------------------------------------------------------------
 
-static void account(fathom_engine *engine, uint64_t n_sealed_rows)
+static void account(fathom_engine *engine, uint32_t layer, uint64_t n_sealed_rows)
 {
     struct fathom_kv_stats *stats = &engine->stats;
     const struct fathom_engine_params *p = &engine->params;
     for (uint32_t kv_head = 0; kv_head < p->n_kv_heads; kv_head++) {
         const struct selection *s = &engine->selections[kv_head];
-        stats->picked_keys += s->n_rows;
+        struct fathom_head_stats *head = &engine->head_stats[layer * p->n_kv_heads + kv_head];
+        head->picked_keys += s->n_rows;
+        head->sealed_keys += n_sealed_rows;
         stats->scanned_keys += s->scanned_keys;
         stats->scanned_bytes += s->scanned_bytes;
     }
     stats->n_steps_picked++;
-    stats->sealed_keys += n_sealed_rows * p->n_kv_heads;
 }
 
 // What is not picked is summed up when somebody asks, and now and then for the statistics.
@@ -193,11 +184,19 @@ static bool coverage_is_due(const fathom_engine *engine, const struct slot *slot
     return kv->coverage > 0.0f || kv->verify_share > 0.0f || slot->n_tokens % EVERY_TOKENS == 0;
 }
 
-static void account_coverage(fathom_engine *engine, const struct coverage *coverage)
+static void account_coverage(fathom_engine *engine, uint32_t layer, const float *lse)
 {
-    engine->stats.n_covered++;
-    engine->stats.coverage_bound += coverage->bound / engine->params.n_heads;
-    engine->stats.coverage_estimate += coverage->estimate / engine->params.n_heads;
+    const uint32_t group = engine->group, n_kv_heads = engine->params.n_kv_heads;
+    for (uint32_t kv_head = 0; kv_head < n_kv_heads; kv_head++) {
+        const struct selection *s = &engine->selections[kv_head];
+        struct fathom_head_stats *head = &engine->head_stats[layer * n_kv_heads + kv_head];
+        head->n_covered++;
+        for (uint32_t g = 0; g < group; g++) {
+            const float own = lse[kv_head * group + g];
+            head->coverage_bound += share_of(own, s->rest_bound[g]) / group;
+            head->coverage_estimate += share_of(own, s->rest_estimate[g]) / group;
+        }
+    }
 }
 
 // Begins the search for tokens first .. first + n - 1 of the step together, and sets how many rows
@@ -239,7 +238,6 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
     const struct fathom_engine_params *p = &engine->params;
     const struct selector_ops *ops = engine->selector_ops;
     const bool covers = n == 1 && coverage_is_due(engine, slot);
-    struct coverage coverage = {0};
     uint64_t at_ns = clock_ns(), now_ns;
     begin_search(engine, slot, layer, first, n, covers);
     for (bool more = true, again = false; more; again = true) {
@@ -251,11 +249,11 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
         engine->stats.attend_s += (double)(at_ns - now_ns) * 1e-9;
         if (n > 1) return FATHOM_OK;
         engine->stats.n_rounds++;
-        more = covers && raise_budgets(engine, sealed_lse(engine, parts), &coverage) &&
-               p->kv.coverage > 0.0f && engine->fetch.n_left == 0;
+        more = p->kv.coverage > 0.0f && engine->fetch.n_left == 0 &&
+               raise_budgets(engine, sealed_lse(engine, parts));
     }
-    account(engine, engine->n_rows_all);
-    if (covers) account_coverage(engine, &coverage);
+    account(engine, layer, engine->n_rows_all);
+    if (covers) account_coverage(engine, layer, sealed_lse(engine, parts));
     if (p->kv.estimate) {
         const struct sealed_part part = sealed_add_part(engine, parts);
         ops->estimate(engine->search, part.o, part.lse);
@@ -294,14 +292,16 @@ static bool verify_is_due(const fathom_engine *engine, const struct slot *slot)
     return floor((slot->n_tokens + 1) * share) > floor(slot->n_tokens * share);
 }
 
-// Compares with exact attention, from engine->exact, what was computed: out, lse of what was
-// attended.
-static void compare(fathom_engine *engine, const float *out, const float *lse, const float *exact,
-                    const float *exact_lse)
+// Compares exact attention with what was computed: out, lse of what was attended.
+static void compare(fathom_engine *engine, uint32_t layer, const float *out, const float *lse,
+                    const float *exact, const float *exact_lse)
 {
     const struct fathom_engine_params *p = &engine->params;
-    double coverage = 0.0, error = 0.0;
+    struct fathom_head_stats *heads = &engine->head_stats[layer * p->n_kv_heads];
+    for (uint32_t h = 0; h < p->n_kv_heads; h++)
+        heads[h].n_verified++;
     for (uint32_t h = 0; h < p->n_heads; h++) {
+        struct fathom_head_stats *head = &heads[h / engine->group];
         double off = 0.0, norm = 0.0;
         for (uint32_t c = 0; c < p->d_v; c++) {
             const double want = (double)exact[h * p->d_v + c];
@@ -309,12 +309,9 @@ static void compare(fathom_engine *engine, const float *out, const float *lse, c
             off += (got - want) * (got - want);
             norm += want * want;
         }
-        error += norm > 0.0 ? sqrt(off / norm) : 0.0;
-        coverage += exp((double)lse[h] - (double)exact_lse[h]);
+        head->verified_error += (norm > 0.0 ? sqrt(off / norm) : 0.0) / engine->group;
+        head->verified_coverage += exp((double)lse[h] - (double)exact_lse[h]) / engine->group;
     }
-    engine->stats.n_verified++;
-    engine->stats.verified_coverage += coverage / p->n_heads;
-    engine->stats.verified_error += error / p->n_heads;
 }
 
 static fathom_status verify(fathom_engine *engine, struct slot *slot, uint32_t layer,
@@ -328,7 +325,7 @@ static fathom_status verify(fathom_engine *engine, struct slot *slot, uint32_t l
     FATHOM_TRY(attend_parts(engine, slot, layer, q, true, &parts));
     const float *exact_lse = sealed_lse(engine, &parts);
     const float *exact = sealed_merge(engine, &parts);
-    compare(engine, engine->verified, engine->verified + n_values, exact, exact_lse);
+    compare(engine, layer, engine->verified, engine->verified + n_values, exact, exact_lse);
     return FATHOM_OK;
 }
 
@@ -337,7 +334,7 @@ fathom_status attend_tiered(fathom_engine *engine, struct slot *slot, uint32_t l
 {
     const struct fathom_engine_params *p = &engine->params;
     const bool decode = slot->step_tokens == 1;
-    const bool picks = engine->picks && layer >= p->kv.n_dense_layers &&
+    const bool picks = engine->picks && !engine->exact && layer >= p->kv.n_dense_layers &&
                        (decode || p->kv.prefill == FATHOM_PREFILL_SPARSE);
     struct sealed_parts parts;
     FATHOM_TRY(rotate_queries(engine, slot, layer, q));

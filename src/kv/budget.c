@@ -52,3 +52,10 @@ fathom_status fathom_engine_set_budget(fathom_engine *engine, int32_t layer, int
         engine->slots[i].calibration.n_rows = 0;
     return FATHOM_OK;
 }
+
+fathom_status fathom_engine_set_exact(fathom_engine *engine, bool exact)
+{
+    if (engine == NULL) return status_set(FATHOM_EINVAL, "fathom_engine_set_exact: NULL argument");
+    engine->exact = exact;
+    return FATHOM_OK;
+}

@@ -85,6 +85,7 @@ struct fathom_engine {
     struct fathom_engine_params params;
     bool tiered; // sealing is possible: not dense
     bool picks;  // sparse
+    bool exact;  // everything is read all the same: fathom_engine_set_exact
     uint32_t group;
     uint32_t n_tail_max; // rows of a strip
     uint32_t n_hot_max;  // auto: tokens that stay dense; else 0
@@ -124,7 +125,8 @@ struct fathom_engine {
     void *tap_user;
     float *tap_rows; // [n_step_max, n_heads, d_k or d_v], from the first tap on
 
-    struct fathom_kv_stats stats;
+    struct fathom_kv_stats stats;         // but for what head_stats hold
+    struct fathom_head_stats *head_stats; // [n_layers, n_kv_heads], sums in place of means
     char plan[640];
 };
 

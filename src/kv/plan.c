@@ -125,6 +125,8 @@ static fathom_status open_workers(fathom_engine *engine)
     FATHOM_TRY(mem_new((size_t)p->n_kv_heads * CALIBRATE_GRID, sizeof *engine->surveyed, "survey",
                        &engine->surveyed));
     FATHOM_TRY(budget_open(engine));
+    FATHOM_TRY(mem_new(engine->segments.n_heads, sizeof *engine->head_stats, "statistics of heads",
+                       &engine->head_stats));
     FATHOM_TRY(mem_new((size_t)p->n_step_max * p->n_heads, p->d_k * sizeof(float),
                        "rotated queries", &engine->rotated));
     FATHOM_TRY(mem_new(p->n_heads, p->d_k * sizeof(float), "mean query", &engine->mean));
@@ -285,6 +287,7 @@ static void close_workers(fathom_engine *engine)
     mem_free(engine->budgets);
     mem_free(engine->surveyed);
     mem_free(engine->head_budgets);
+    mem_free(engine->head_stats);
     mem_free(engine->rotated);
     mem_free(engine->mean);
     mem_free(engine->verified);

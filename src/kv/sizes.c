@@ -71,7 +71,7 @@ static uint64_t table_bytes(const fathom_engine *engine, const struct sizes *s)
     const uint64_t slot_bytes = engine->sample_bytes + collapse_turn_bytes(engine) +
                                 engine->n_sealed_max * sizeof(struct sealed) + rope_bytes;
     return p->n_seqs_max * slot_bytes + n_all * (sizeof(struct segment) + 2 * sizeof(uint32_t)) +
-           engine->segments.n_heads * sizeof *engine->head_budgets;
+           engine->segments.n_heads * (sizeof *engine->head_budgets + sizeof *engine->head_stats);
 }
 
 // Of the disk tier, but for the buffer and its tables.
