@@ -120,7 +120,7 @@ struct input {
 static int read_input(const struct run *run, struct input *input)
 {
     SAY_TRY(generate_check(&run->generate));
-    SAY_TRY(conversation_check(&run->conversation));
+    SAY_TRY(conversation_check_template(run->conversation.chat_template));
     SAY_TRY(kv_record_check(&run->record));
     if (run->options.ids != NULL) return ids_append_file(&input->ids, run->options.ids);
     return prompt_read(&run->prompt, &input->text);

@@ -37,9 +37,8 @@ struct flag_group conversation_flags(struct conversation_options *options)
                                options};
 }
 
-int conversation_check(const struct conversation_options *options)
+int conversation_check_template(const char *name)
 {
-    const char *name = options->chat_template;
     if (name == NULL) return EXIT_GOOD;
     size_t n = 0; // an empty conversation tells whether the name is known
     fathom_status status = fathom_chat_format(NULL, name, NULL, 0, false, NULL, 0, &n);

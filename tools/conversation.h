@@ -13,8 +13,8 @@ struct conversation_options {
 
 struct flag_group conversation_flags(struct conversation_options *options);
 
-// Says so if --chat-template names none that is known. Needs no model.
-int conversation_check(const struct conversation_options *options);
+// Says so if --chat-template names none that is known; NULL is fine. Needs no model.
+int conversation_check_template(const char *name);
 
 // Converses until standard input ends, or for one turn. first: the first user's turn; empty: read
 // it.

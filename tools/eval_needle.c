@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/conversation.h"
 #include "tools/eval.h"
 #include "tools/needle_run.h"
+#include "tools/needle_talk.h"
 #include "tools/report.h"
 #include "tools/say.h"
 
@@ -18,6 +20,9 @@ static const struct flag needle_flags[] = {
     {"--depths", FLAG_COUNT, OPTION(n_depths), "1..1000",
      "equal parts of a text that get as many needles each"},
     {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed of the texts"},
+    {"--chat-template", FLAG_TEXT, OPTION(chat_template), "NAME",
+     "say text and questions as a user's messages: llama3, chatml, qwen3, mistral, llama2, phi3, "
+     "zephyr; auto: as the model's; default: plain text"},
     {"--min-score", FLAG_FLOAT, OPTION(min_score), "0..1",
      "exit 1 if fewer than this share of the answers is exact at some length"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json|jsonl",
@@ -58,7 +63,8 @@ static int run_texts(struct rig *rig, size_t n_text, size_t n_ask_max, struct ne
 static int run_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score)
 {
     size_t n_reserve;
-    SAY_TRY(needle_count_tokens(rig->model, widest, &n_reserve));
+    SAY_TRY(needle_talk_count(rig->model, score->options->chat_template, widest,
+                              &widest->questions[0], &n_reserve));
     if (score->n_tokens <= n_reserve)
         return say_error("--lengths %u: question and answer alone take %zu tokens: give larger "
                          "lengths%s%s",
@@ -129,6 +135,21 @@ static int check_options(const struct needle_task *task, const struct needle_opt
     return choose_context(longest, n_ctx);
 }
 
+static bool is_auto(const char *chat_template)
+{
+    return chat_template != NULL && strcmp(chat_template, "auto") == 0;
+}
+
+// Puts the model's own template's name in place of "auto".
+static int choose_template(const fathom_model *model, const char **name)
+{
+    if (!is_auto(*name)) return EXIT_GOOD;
+    *name = fathom_chat_detect(model);
+    if (*name != NULL) return EXIT_GOOD;
+    return say_error("--chat-template auto: the model has no chat template that is known: give "
+                     "the name of one, or leave the flag out for plain text");
+}
+
 // Parses flags; the text of --help is the task's.
 static int parse(const struct needle_task *task, struct needle_options *options,
                  struct rig_options *model, int argc, char **argv)
@@ -155,6 +176,8 @@ static int parse(const struct needle_task *task, struct needle_options *options,
         .n_groups = sizeof groups / sizeof groups[0] - n_skipped,
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    if (!is_auto(options->chat_template))
+        SAY_TRY(conversation_check_template(options->chat_template));
     SAY_TRY(kv_flags_check_stats(&model->kv, options->format));
     // A default is no reason to refuse what was asked for.
     if (task->each != NULL && flags_given(&page, argc, argv, task->each) == NULL &&
@@ -163,11 +186,12 @@ static int parse(const struct needle_task *task, struct needle_options *options,
     return check_options(task, options, &model->n_ctx);
 }
 
-static int run(const struct needle_task *task, const struct needle_options *options,
+static int run(const struct needle_task *task, struct needle_options *options,
                const struct rig_options *model, const struct puzzle *widest)
 {
     struct rig rig;
     int code = options->show ? rig_open_vocabulary(&rig, model) : rig_open(&rig, model);
+    if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
     if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
     if (code == EXIT_GOOD && !options->show) code = rig_report(&rig, model);
     rig_close(&rig);

@@ -1,18 +1,14 @@
 // One prefill serves many questions: after each, the sequence is cut back to the text's end. That,
-// and no fork, because a second sequence would have the engine plan for twice the memory, and what
-// is measured is to be the cache of one.
+// and no fork, because the engine plans tails, segments and index for as many whole sequences as it
+// may have, and what is measured is to be the cache of one.
 
 #include "tools/needle_run.h"
 
 #include <string.h>
 
-#include "tools/haystack.h"
-#include "tools/ids.h"
+#include "tools/needle_talk.h"
 #include "tools/say.h"
 #include "tools/timer.h"
-
-// An answer may begin with blanks, or say more than it should.
-enum { ANSWER_TOKENS_MIN = 16, ANSWER_TOKENS_MORE = 8 };
 
 int needle_make(const struct needle_task *task, const struct needle_options *options,
                 struct random *random, bool widest, struct puzzle *puzzle)
@@ -34,35 +30,6 @@ int needle_make(const struct needle_task *task, const struct needle_options *opt
     return code;
 }
 
-static int count_tokens(const fathom_model *model, const char *text, size_t *n)
-{
-    fathom_status status = fathom_tokenize(model, text, strlen(text), 0, NULL, 0, n);
-    return status == FATHOM_PARTIAL ? EXIT_GOOD : say_status(status);
-}
-
-// The most tokens that an answer may take.
-static int limit_answer(const fathom_model *model, const char *answer, size_t *n)
-{
-    SAY_TRY(count_tokens(model, answer, n));
-    *n += ANSWER_TOKENS_MORE;
-    if (*n < ANSWER_TOKENS_MIN) *n = ANSWER_TOKENS_MIN;
-    return EXIT_GOOD;
-}
-
-int needle_count_tokens(const fathom_model *model, const struct puzzle *puzzle, size_t *n)
-{
-    const struct question *question = &puzzle->questions[0];
-    *n = question->n_turns - 1; // the newlines that answers may lack
-    for (size_t i = 0; i < question->n_turns; i++) {
-        const struct turn *turn = &puzzle->turns[question->turn + i];
-        size_t n_ask, n_answer;
-        SAY_TRY(count_tokens(model, puzzle_text(puzzle, turn->ask), &n_ask));
-        SAY_TRY(limit_answer(model, puzzle_text(puzzle, turn->answer), &n_answer));
-        *n += n_ask + n_answer;
-    }
-    return EXIT_GOOD;
-}
-
 // The likeliest next token.
 static int32_t pick_top(const struct rig *rig)
 {
@@ -72,11 +39,20 @@ static int32_t pick_top(const struct rig *rig)
     return (int32_t)top;
 }
 
-static int decode(struct rig *rig, struct needle_score *score, int32_t id)
+// Of one text.
+struct run {
+    struct rig *rig;
+    struct puzzle *puzzle;
+    struct needle_score *score;
+    struct needle_talk talk;
+};
+
+static int decode(struct run *run, int32_t id)
 {
     double start_ms = timer_now_ms();
-    SAY_TRY(rig_feed(rig, &id, 1, NULL));
-    return needle_score_add_decode(score, timer_now_ms() - start_ms);
+    SAY_TRY(rig_feed(run->rig, &id, 1, NULL));
+    SAY_TRY(needle_score_add_decode(run->score, timer_now_ms() - start_ms));
+    return ids_append(&run->talk.held, &id, 1);
 }
 
 static size_t count_lines(const char *text)
@@ -101,73 +77,76 @@ static bool is_done(const struct bytes *got, const char *answer, bool fixed)
 }
 
 // Decodes an answer. The last turn's end is not fed, for nothing follows it.
-static int reply(struct rig *rig, const struct puzzle *puzzle, const struct turn *turn, bool last,
-                 struct needle_score *score, struct bytes *got)
+static int reply(struct run *run, const struct turn *turn, bool last, struct bytes *got)
 {
-    const char *answer = puzzle_text(puzzle, turn->answer);
+    const fathom_model *model = run->rig->model;
+    const char *answer = puzzle_text(run->puzzle, turn->answer);
     size_t n_max;
-    SAY_TRY(limit_answer(rig->model, answer, &n_max));
+    SAY_TRY(needle_talk_limit(model, answer, &n_max));
     for (size_t i = 0; i < n_max; i++) {
-        int32_t id = pick_top(rig);
-        if (fathom_token_ends(rig->model, id)) break;
+        int32_t id = pick_top(run->rig);
+        if (fathom_token_ends(model, id)) break;
         size_t bytes = 0;
-        const char *text = fathom_token_text(rig->model, id, false, &bytes);
+        const char *text = fathom_token_text(model, id, false, &bytes);
         if (text != NULL) SAY_TRY(bytes_append(got, text, bytes));
-        bool done = is_done(got, answer, score->task->fixed);
+        bool done = is_done(got, answer, run->score->task->fixed);
         if (done && last) break;
-        SAY_TRY(decode(rig, score, id));
+        SAY_TRY(decode(run, id));
         if (done) break;
     }
     return EXIT_GOOD;
 }
 
-static int run_turn(struct rig *rig, struct puzzle *puzzle, struct turn *turn, bool first,
-                    bool last, struct needle_score *score)
+// Has the sequence hold the ids, and these forgotten.
+static int feed(struct run *run, struct ids *ids)
 {
-    struct ids ids = {0};
-    struct bytes text = {0}; // what is asked, then what is answered
-    int code = EXIT_GOOD;
-    if (!first) {
-        const char *before = puzzle_text(puzzle, turn[-1].got);
-        const size_t n = strlen(before);
-        if (n == 0 || before[n - 1] != '\n') SAY_CHECK(bytes_append(&text, "\n", 1), out);
-    }
-    const char *ask = puzzle_text(puzzle, turn->ask);
-    SAY_CHECK(bytes_append(&text, ask, strlen(ask)), out);
-    SAY_CHECK(ids_append_text(&ids, rig->model, text.data, text.n, 0), out);
-    SAY_CHECK(rig_feed(rig, ids.data, ids.n, NULL), out);
-    text.n = 0;
-    text.data[0] = '\0';
-    SAY_CHECK(reply(rig, puzzle, turn, last, score, &text), out);
-    SAY_CHECK(puzzle_keep(puzzle, text.data, text.n, &turn->got), out);
-out:
-    ids_free(&ids);
-    bytes_free(&text);
-    return code;
-}
-
-static int ask(struct rig *rig, struct puzzle *puzzle, size_t n_text, size_t n_ask,
-               struct needle_score *score)
-{
-    for (size_t i = 0; i < n_ask; i++) {
-        const struct question *question = &puzzle->questions[i];
-        for (size_t j = 0; j < question->n_turns; j++)
-            SAY_TRY(run_turn(rig, puzzle, &puzzle->turns[question->turn + j], j == 0,
-                             j + 1 == question->n_turns, score));
-        SAY_TRY(needle_score_add(score, puzzle, question));
-        SAY_TRY(rig_truncate(rig, n_text));
-    }
+    struct ids *held = &run->talk.held;
+    const size_t n_same = needle_talk_same(&run->talk, ids);
+    if (n_same < held->n) SAY_TRY(rig_truncate(run->rig, n_same));
+    SAY_TRY(rig_feed(run->rig, ids->data + n_same, ids->n - n_same, NULL));
+    ids_free(held);
+    *held = *ids;
+    *ids = (struct ids){0};
     return EXIT_GOOD;
 }
 
-static int prefill(struct rig *rig, const struct ids *ids, struct needle_score *score,
-                   struct progress *progress)
+static int run_turn(struct run *run, const struct question *question, size_t i)
 {
-    SAY_TRY(rig_truncate(rig, 0));
+    struct turn *turn = &run->puzzle->turns[question->turn + i];
+    const bool last = i + 1 == question->n_turns;
+    struct ids ids = {0};
+    struct bytes got = {0};
+    int code = EXIT_GOOD;
+    SAY_CHECK(needle_talk_turn(&run->talk, run->puzzle, question, i, &ids), out);
+    SAY_CHECK(feed(run, &ids), out);
+    SAY_CHECK(bytes_reserve(&got, 0), out);
+    SAY_CHECK(reply(run, turn, last, &got), out);
+    SAY_CHECK(puzzle_keep(run->puzzle, got.data, got.n, &turn->got), out);
+out:
+    ids_free(&ids);
+    bytes_free(&got);
+    return code;
+}
+
+static int ask(struct run *run, const struct question *question)
+{
+    struct ids *held = &run->talk.held;
+    if (held->n > run->talk.n_shared) held->n = run->talk.n_shared;
+    SAY_TRY(rig_truncate(run->rig, held->n));
+    for (size_t i = 0; i < question->n_turns; i++)
+        SAY_TRY(run_turn(run, question, i));
+    return needle_score_add(run->score, run->puzzle, question);
+}
+
+static int prefill(struct run *run, struct progress *progress)
+{
+    const struct ids *held = &run->talk.held;
+    struct needle_score *score = run->score;
+    SAY_TRY(rig_truncate(run->rig, 0));
     double start_ms = timer_now_ms();
-    SAY_TRY(rig_feed(rig, ids->data, ids->n, progress));
+    SAY_TRY(rig_feed(run->rig, held->data, held->n, progress));
     score->prefill_ms += timer_now_ms() - start_ms;
-    score->n_prefill += ids->n;
+    score->n_prefill += held->n;
     score->n_texts++;
     return EXIT_GOOD;
 }
@@ -177,6 +156,7 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
 {
     struct haystack haystack = {0};
     struct puzzle puzzle = {0};
+    struct run run = {.rig = rig, .puzzle = &puzzle, .score = score};
     int code = EXIT_GOOD;
     SAY_CHECK(needle_make(score->task, score->options, random, false, &puzzle), out);
     SAY_CHECK(haystack_build(&haystack, random, rig->model, &puzzle, n_text), out);
@@ -185,9 +165,14 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
         code = needle_score_show(score, &puzzle, haystack.text.data, n_ask);
         goto out;
     }
-    SAY_CHECK(prefill(rig, &haystack.ids, score, progress), out);
-    SAY_CHECK(ask(rig, &puzzle, haystack.ids.n, n_ask, score), out);
+    SAY_CHECK(
+        needle_talk_open(&run.talk, rig->model, score->options->chat_template, &haystack, &puzzle),
+        out);
+    SAY_CHECK(prefill(&run, progress), out);
+    for (size_t i = 0; i < n_ask; i++)
+        SAY_CHECK(ask(&run, &puzzle.questions[i]), out);
 out:
+    needle_talk_free(&run.talk);
     haystack_free(&haystack);
     puzzle_free(&puzzle);
     return code;

@@ -10,9 +10,6 @@
 int needle_make(const struct needle_task *task, const struct needle_options *options,
                 struct random *random, bool widest, struct puzzle *puzzle);
 
-// Tokens of a puzzle's first question with its answers.
-int needle_count_tokens(const fathom_model *model, const struct puzzle *puzzle, size_t *n);
-
 // Makes a text of n_text tokens, asks n_ask of its questions and counts the answers; or prints all
 // that, if options->show, for which the rig needs a vocabulary alone.
 int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_ask,

@@ -152,9 +152,10 @@ json_t *needle_score_json(const struct needle_score *score)
     char parts[32];
     snprintf(parts, sizeof parts, "%s_score", score->task->part);
     return json_pack(
-        "{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:o, s:o}", "task",
-        score->task->name, "seed", (json_int_t)score->options->seed, "length", (int)score->n_tokens,
-        "needles", (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
+        "{s:s, s:I, s:s?, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:o, s:o}", "task",
+        score->task->name, "seed", (json_int_t)score->options->seed, "chat_template",
+        score->options->chat_template, "length", (int)score->n_tokens, "needles",
+        (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
         (int)score->n_exact, "score", needle_score_exact(score), parts,
         share_of(score->parts.n_right, score->parts.n), "prefills", (int)score->n_texts,
         "prefill_tokens", (int)score->n_prefill, "prefill_ms", score->prefill_ms,

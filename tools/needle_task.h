@@ -15,6 +15,7 @@ struct needle_options {
     int64_t seed;
     float min_score;
     const char *format;
+    const char *chat_template; // NULL: plain text
     bool show;
 };
 

@@ -100,6 +100,8 @@ static void t_errors(void **state)
         {"eval niah -m $M --lengths 1k --needles 1025", "--needles 1025: more than"},
         {"eval niah -m $M --items 4", "--items"},
         {"eval niah -m $M -o csv", "md|json|jsonl"},
+        {"eval niah -m /nonexistent --chat-template none", "llama3"},
+        {"eval niah -m $M --chat-template auto", "--chat-template auto: the model has no"},
         {"eval vartrack -m $M --hops 0", "--hops 0: must be 1 or more"},
         {"eval vartrack -m $M --hops 5 --needles 4", "no more than --needles 4"},
         {"eval multiturn -m $M --needles 1", "--needles 1"},

@@ -185,6 +185,37 @@ static void t_tables(void **state)
     assert_null(strstr(cli_run("eval niah --help").out, "--items N"));
 }
 
+// Through a chat template every task runs, on as many prefills; auto takes the model's own.
+static void t_chat(void **state)
+{
+    (void)state;
+    static const char override[] = "--override-kv 'tokenizer.chat_template=str:<|im_start|>'";
+    for (size_t i = 0; i < N_TASKS; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "eval %s -m $M --lengths 2k --questions 3 %s -o json",
+                 tasks[i].task, tasks[i].flags);
+        json_t *named = cli_json(cli_run("%s --chat-template chatml", line));
+        const json_t *row = json_array_get(named, 0);
+        assert_string_equal(text_of(row, "chat_template"), "chatml");
+        assert_int_equal(integer(row, "questions"), 3);
+        const json_int_t n_texts = integer(row, "prefills");
+        const json_int_t n_tokens = integer(row, "prefill_tokens");
+        assert_in_range(n_tokens, 100 * n_texts, 2048 * n_texts);
+        json_decref(named);
+        json_t *detected = cli_json(cli_run("%s --chat-template auto %s", line, override));
+        row = json_array_get(detected, 0);
+        assert_string_equal(text_of(row, "chat_template"), "chatml");
+        assert_int_equal(integer(row, "prefill_tokens"), n_tokens);
+        json_decref(detected);
+        json_t *plain = cli_json(cli_run("%s", line));
+        row = json_array_get(plain, 0);
+        assert_true(json_is_null(json_object_get(row, "chat_template")));
+        assert_int_equal(integer(row, "prefills"), n_texts);
+        assert_int_not_equal(integer(row, "prefill_tokens"), n_tokens);
+        json_decref(plain);
+    }
+}
+
 int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
@@ -192,6 +223,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(t_niah),     cmocka_unit_test(t_niah_sparse),
         cmocka_unit_test(t_multikey), cmocka_unit_test(t_every_task),
         cmocka_unit_test(t_depths),   cmocka_unit_test(t_tables),
+        cmocka_unit_test(t_chat),
     };
     int code = check_run("cli_eval", tests, sizeof tests / sizeof tests[0]);
     cli_close();
