@@ -56,7 +56,7 @@ static void add_coverage(json_t *json, const struct attend_coverage_summary *cov
 
 static json_t *build_json(const struct attend_result *r)
 {
-    json_t *stats = kv_report_json(r->run->engine);
+    json_t *stats = kv_report_json(r->run->engine, NULL);
     if (stats == NULL) return NULL;
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:I}", "build_version", fathom_version(),

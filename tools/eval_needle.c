@@ -6,6 +6,7 @@
 
 #include "tools/conversation.h"
 #include "tools/eval.h"
+#include "tools/kv_report.h"
 #include "tools/needle_run.h"
 #include "tools/needle_talk.h"
 #include "tools/report.h"
@@ -27,6 +28,9 @@ static const struct flag needle_flags[] = {
      "exit 1 if fewer than this share of the answers is exact at some length"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json|jsonl",
      "form of the result; jsonl: a line for each question"},
+    {"--kl-dense", FLAG_ON, OPTION(kl_dense), NULL,
+     "add KLD: the mean divergence, in nats, of the picked from exact attention's next-token "
+     "distributions over the right answers"},
     {"--show", FLAG_ON, OPTION(show), NULL,
      "print texts, questions and right answers as lines of JSON, and run nothing"},
 };
@@ -78,11 +82,16 @@ static int report_length(struct rig *rig, const struct puzzle *widest, struct ne
                          json_t *rows)
 {
     const struct needle_options *options = score->options;
+    if (options->show) return run_length(rig, widest, score);
+    const fathom_engine *engine = fathom_runner_engine(rig->runner);
+    struct fathom_kv_stats before;
+    SAY_TRY(kv_report_take(engine, &before));
     SAY_TRY(run_length(rig, widest, score));
-    if (options->show) return EXIT_GOOD;
-    json_array_append_new(rows, needle_score_json(score));
+    json_t *kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
+    if (kv == NULL) return EXIT_BAD;
+    json_array_append_new(rows, needle_score_json(score, kv));
     if (strcmp(options->format, "md") != 0) return EXIT_GOOD;
-    if (json_array_size(rows) == 1) needle_score_print_header(score->task);
+    if (json_array_size(rows) == 1) needle_score_print_header(score);
     return needle_score_print_row(score);
 }
 
@@ -117,6 +126,24 @@ static int choose_context(uint32_t longest, uint32_t *n_ctx)
     return say_error("-c %u is too small for texts of %u tokens: give -c %u or none, or smaller "
                      "--lengths",
                      *n_ctx, longest, longest);
+}
+
+// What compares picks with exact attention cannot do so where nothing is picked.
+static int check_mode(const char *what, const char *mode)
+{
+    if (mode == NULL || (strcmp(mode, "dense") != 0 && strcmp(mode, "stream") != 0))
+        return EXIT_GOOD;
+    return say_error("%s compares what is picked with exact attention, and --kv-mode %s picks "
+                     "nothing: choose --kv-mode sparse",
+                     what, mode);
+}
+
+static int check_plan(const char *what, const struct rig *rig)
+{
+    if (!rig_is_dense(rig)) return EXIT_GOOD;
+    return say_error("%s compares what is picked with exact attention, and here every row is read: "
+                     "give --kv-mode sparse",
+                     what);
 }
 
 static int check_options(const struct needle_task *task, const struct needle_options *options,
@@ -179,6 +206,7 @@ static int parse(const struct needle_task *task, struct needle_options *options,
     if (!is_auto(options->chat_template))
         SAY_TRY(conversation_check_template(options->chat_template));
     SAY_TRY(kv_flags_check_stats(&model->kv, options->format));
+    if (options->kl_dense) SAY_TRY(check_mode("--kl-dense", model->kv.mode));
     // A default is no reason to refuse what was asked for.
     if (task->each != NULL && flags_given(&page, argc, argv, task->each) == NULL &&
         options->n_each > options->n_needles)
@@ -192,6 +220,8 @@ static int run(const struct needle_task *task, struct needle_options *options,
     struct rig rig;
     int code = options->show ? rig_open_vocabulary(&rig, model) : rig_open(&rig, model);
     if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
+    if (code == EXIT_GOOD && options->kl_dense && !options->show)
+        code = check_plan("--kl-dense", &rig);
     if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
     if (code == EXIT_GOOD && !options->show) code = rig_report(&rig, model);
     rig_close(&rig);

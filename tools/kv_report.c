@@ -8,54 +8,60 @@
 #include "tools/report.h"
 #include "tools/say.h"
 
-#define COUNT(member)                                                                              \
+#define FIELD(kind, member)                                                                        \
     {                                                                                              \
-#        member, offsetof(struct fathom_kv_stats, member), false                                   \
+#        member, offsetof(struct fathom_kv_stats, member), kind                                    \
     }
-#define REAL(member)                                                                               \
-    {                                                                                              \
-#        member, offsetof(struct fathom_kv_stats, member), true                                    \
-    }
+#define HELD(member)    FIELD(FIELD_HELD, member)
+#define COUNT(member)   FIELD(FIELD_COUNT, member)
+#define SECONDS(member) FIELD(FIELD_SECONDS, member)
+#define REAL(member)    FIELD(FIELD_REAL, member)
+
+enum field_kind {
+    FIELD_HELD,    // uint64_t: as it is now
+    FIELD_COUNT,   // uint64_t, which grows
+    FIELD_SECONDS, // double, which grows
+    FIELD_REAL,    // double: a mean, or as it is now
+};
 
 static const struct {
     const char *name;
     size_t offset;
-    bool real; // double; else uint64_t
+    enum field_kind kind;
 } fields[] = {
-    COUNT(device_bytes),
-    COUNT(host_bytes),
-    COUNT(index_bytes),
-    COUNT(disk_bytes),
-    COUNT(disk_bytes_written),
-    COUNT(disk_bytes_read),
-    COUNT(n_segments),
-    COUNT(n_steps),
-    COUNT(n_steps_picked),
-    COUNT(tail_keys),
-    COUNT(sealed_keys),
-    COUNT(picked_keys),
-    COUNT(scanned_keys),
-    COUNT(scanned_bytes),
-    COUNT(host_hits),
-    COUNT(disk_reads),
-    COUNT(late_units),
-    COUNT(n_stalls),
-    COUNT(n_rounds),
-    REAL(select_s),
-    REAL(attend_s),
-    REAL(disk_wait_s),
-    REAL(seal_s),
-    REAL(merge_s),
-    COUNT(n_calibrations),
-    REAL(calibrate_s),
-    REAL(threshold),
-    COUNT(n_covered),
-    REAL(coverage_bound),
-    REAL(coverage_estimate),
-    COUNT(n_verified),
-    REAL(verified_coverage),
+    HELD(device_bytes),        HELD(host_bytes),        HELD(index_bytes),  HELD(disk_bytes),
+    COUNT(disk_bytes_written), COUNT(disk_bytes_read),  HELD(n_segments),   COUNT(n_steps),
+    COUNT(n_steps_picked),     COUNT(tail_keys),        COUNT(sealed_keys), COUNT(picked_keys),
+    COUNT(scanned_keys),       COUNT(scanned_bytes),    COUNT(host_hits),   COUNT(disk_reads),
+    COUNT(late_units),         COUNT(n_stalls),         COUNT(n_rounds),    SECONDS(select_s),
+    SECONDS(attend_s),         SECONDS(disk_wait_s),    SECONDS(seal_s),    SECONDS(merge_s),
+    COUNT(n_calibrations),     SECONDS(calibrate_s),    REAL(threshold),    COUNT(n_covered),
+    REAL(coverage_bound),      REAL(coverage_estimate), COUNT(n_verified),  REAL(verified_coverage),
     REAL(verified_error),
 };
+
+double kv_report_mean_since(double mean, uint64_t n, double mean_before, uint64_t n_before)
+{
+    if (n == n_before) return 0;
+    return (mean * (double)n - mean_before * (double)n_before) / (double)(n - n_before);
+}
+
+// Takes off what was before.
+static void subtract(struct fathom_kv_stats *s, const struct fathom_kv_stats *since)
+{
+#define MEAN(member, n) s->member = kv_report_mean_since(s->member, s->n, since->member, since->n)
+    MEAN(coverage_bound, n_covered);
+    MEAN(coverage_estimate, n_covered);
+    MEAN(verified_coverage, n_verified);
+    MEAN(verified_error, n_verified);
+#undef MEAN
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        char *now = (char *)s + fields[i].offset;
+        const char *before = (const char *)since + fields[i].offset;
+        if (fields[i].kind == FIELD_COUNT) *(uint64_t *)now -= *(const uint64_t *)before;
+        if (fields[i].kind == FIELD_SECONDS) *(double *)now -= *(const double *)before;
+    }
+}
 
 // Means over nothing: everything was read, or no step was verified.
 static void drop_means(json_t *json, const struct fathom_kv_stats *s)
@@ -83,8 +89,9 @@ static json_t *fields_json(const struct fathom_kv_stats *stats)
         double real;
         memcpy(&count, member, sizeof count);
         memcpy(&real, member, sizeof real);
+        const bool whole = fields[i].kind == FIELD_HELD || fields[i].kind == FIELD_COUNT;
         json_object_set_new(json, fields[i].name,
-                            fields[i].real ? json_real(real) : json_integer((json_int_t)count));
+                            whole ? json_integer((json_int_t)count) : json_real(real));
     }
     return json;
 }
@@ -102,11 +109,17 @@ static void add_derived(json_t *json, const struct fathom_kv_stats *s)
     json_object_set_new(json, "disk_wait_us_per_token_layer", ratio(s->disk_wait_s * 1e6, picked));
 }
 
-json_t *kv_report_json(const fathom_engine *engine)
+int kv_report_take(const fathom_engine *engine, struct fathom_kv_stats *stats)
+{
+    fathom_kv_stats_init(stats);
+    return say_status(fathom_engine_stats(engine, stats));
+}
+
+json_t *kv_report_json(const fathom_engine *engine, const struct fathom_kv_stats *since)
 {
     struct fathom_kv_stats stats;
-    fathom_kv_stats_init(&stats);
-    if (say_status(fathom_engine_stats(engine, &stats)) != EXIT_GOOD) return NULL;
+    if (kv_report_take(engine, &stats) != EXIT_GOOD) return NULL;
+    if (since != NULL) subtract(&stats, since);
     json_t *json = fields_json(&stats);
     drop_means(json, &stats);
     add_derived(json, &stats);
@@ -117,7 +130,7 @@ json_t *kv_report_json(const fathom_engine *engine)
 int kv_report_write(const fathom_engine *engine, const char *path)
 {
     if (path == NULL) return EXIT_GOOD;
-    json_t *json = kv_report_json(engine);
+    json_t *json = kv_report_json(engine, NULL);
     if (json == NULL) return EXIT_BAD;
     if (strcmp(path, "-") == 0) return report_print_json(json);
     errno = 0;

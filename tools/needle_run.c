@@ -45,6 +45,7 @@ struct run {
     struct puzzle *puzzle;
     struct needle_score *score;
     struct needle_talk talk;
+    struct needle_kl kl; // of the question under way
 };
 
 static int decode(struct run *run, int32_t id)
@@ -119,9 +120,15 @@ static int run_turn(struct run *run, const struct question *question, size_t i)
     int code = EXIT_GOOD;
     SAY_CHECK(needle_talk_turn(&run->talk, run->puzzle, question, i, &ids), out);
     SAY_CHECK(feed(run, &ids), out);
+    const size_t n_asked = run->talk.held.n;
     SAY_CHECK(bytes_reserve(&got, 0), out);
     SAY_CHECK(reply(run, turn, last, &got), out);
     SAY_CHECK(puzzle_keep(run->puzzle, got.data, got.n, &turn->got), out);
+    if (last && run->score->options->kl_dense) {
+        run->talk.held.n = n_asked;
+        code = needle_kl_add(&run->kl, run->rig, &run->talk.held,
+                             puzzle_text(run->puzzle, turn->answer));
+    }
 out:
     ids_free(&ids);
     bytes_free(&got);
@@ -131,11 +138,12 @@ out:
 static int ask(struct run *run, const struct question *question)
 {
     struct ids *held = &run->talk.held;
+    run->kl = (struct needle_kl){0};
     if (held->n > run->talk.n_shared) held->n = run->talk.n_shared;
     SAY_TRY(rig_truncate(run->rig, held->n));
     for (size_t i = 0; i < question->n_turns; i++)
         SAY_TRY(run_turn(run, question, i));
-    return needle_score_add(run->score, run->puzzle, question);
+    return needle_score_add(run->score, run->puzzle, question, &run->kl);
 }
 
 static int prefill(struct run *run, struct progress *progress)

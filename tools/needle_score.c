@@ -66,6 +66,12 @@ static json_t *build_answer(const struct puzzle *puzzle, size_t at)
     return build_text(text, bytes);
 }
 
+// The mean divergence; null where it was not asked for.
+static json_t *build_mean(const struct needle_kl *kl)
+{
+    return kl->n > 0 ? json_real(kl->sum / (double)kl->n) : json_null();
+}
+
 static int print_line(json_t *json)
 {
     if (json == NULL) return say_error("cannot build a line of JSON");
@@ -76,19 +82,19 @@ static int print_line(json_t *json)
 }
 
 static int print_question(const struct needle_score *score, const struct puzzle *puzzle,
-                          const struct question *question, bool exact)
+                          const struct question *question, const struct needle_kl *kl, bool exact)
 {
     const struct turn *last = &puzzle->turns[question->turn + question->n_turns - 1];
-    return print_line(json_pack("{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b}", "task",
-                                score->task->name, "length", (int)score->n_tokens, "seed",
-                                (json_int_t)score->options->seed, "index", (int)score->n_questions,
-                                "depth", question->depth, "expected",
-                                build_answer(puzzle, last->answer), "got",
-                                build_answer(puzzle, last->got), "exact", exact));
+    return print_line(
+        json_pack("{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b, s:o}", "task", score->task->name,
+                  "length", (int)score->n_tokens, "seed", (json_int_t)score->options->seed, "index",
+                  (int)score->n_questions, "depth", question->depth, "expected",
+                  build_answer(puzzle, last->answer), "got", build_answer(puzzle, last->got),
+                  "exact", exact, "kld", build_mean(kl)));
 }
 
 int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
-                     const struct question *question)
+                     const struct question *question, const struct needle_kl *kl)
 {
     struct judgement parts = score->task->judge(puzzle, question);
     bool exact = true;
@@ -101,9 +107,11 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
         exact = exact && asked->right;
     }
     if (strcmp(score->options->format, "jsonl") == 0)
-        SAY_TRY(print_question(score, puzzle, question, exact));
+        SAY_TRY(print_question(score, puzzle, question, kl, exact));
     score->parts.n += parts.n;
     score->parts.n_right += parts.n_right;
+    score->kl.sum += kl->sum;
+    score->kl.n += kl->n;
     score->n_exact += exact;
     score->n_questions++;
     return EXIT_GOOD;
@@ -111,24 +119,28 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
 
 // ---- A row for each length ----------------------------------------------------------------------
 
-void needle_score_print_header(const struct needle_task *task)
+void needle_score_print_header(const struct needle_score *score)
 {
+    const bool kl_dense = score->options->kl_dense;
     char parts[32];
-    snprintf(parts, sizeof parts, "%ss %%", task->part);
-    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |\n", "tokens", "needles", "questions",
-           "exact %", parts, "prefill tok/s", "decode ms/token");
-    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |\n", "--------", "--------",
-           "--------", "--------", "--------", "----------------", "----------------");
+    snprintf(parts, sizeof parts, "%ss %%", score->task->part);
+    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s\n", "tokens", "needles", "questions",
+           "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "");
+    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s\n", "--------",
+           "--------", "--------", "--------", "--------", "----------------", "----------------",
+           kl_dense ? " -------: |" : "");
 }
 
 int needle_score_print_row(const struct needle_score *score)
 {
     char decode[32] = "-"; // where every answer ended at once
     if (score->n_decoded > 0) snprintf(decode, sizeof decode, "%.3f", score->decode.median);
-    printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15s |\n", score->n_tokens,
+    printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15s |", score->n_tokens,
            score->options->n_needles, score->n_questions, 100 * needle_score_exact(score),
            100 * share_of(score->parts.n_right, score->parts.n),
            (double)score->n_prefill / score->prefill_ms * 1e3, decode);
+    if (score->kl.n > 0) printf(" %8.5f |", score->kl.sum / (double)score->kl.n);
+    printf("\n");
     return output_check();
 }
 
@@ -147,20 +159,23 @@ static json_t *build_depths(const struct needle_score *score)
     return depths;
 }
 
-json_t *needle_score_json(const struct needle_score *score)
+json_t *needle_score_json(const struct needle_score *score, json_t *kv)
 {
     char parts[32];
     snprintf(parts, sizeof parts, "%s_score", score->task->part);
     return json_pack(
-        "{s:s, s:I, s:s?, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:o, s:o}", "task",
-        score->task->name, "seed", (json_int_t)score->options->seed, "chat_template",
+        "{s:s, s:I, s:s?, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:f, s:o, s:o, s:i, s:o, "
+        "s:o}",
+        "task", score->task->name, "seed", (json_int_t)score->options->seed, "chat_template",
         score->options->chat_template, "length", (int)score->n_tokens, "needles",
         (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
         (int)score->n_exact, "score", needle_score_exact(score), parts,
         share_of(score->parts.n_right, score->parts.n), "prefills", (int)score->n_texts,
         "prefill_tokens", (int)score->n_prefill, "prefill_ms", score->prefill_ms,
-        "decode_ms_per_token", score->n_decoded > 0 ? json_real(score->decode.median) : json_null(),
-        "depths", build_depths(score));
+        "prefill_ms_per_token", score->prefill_ms / (double)score->n_prefill, "decode_ms_per_token",
+        score->n_decoded > 0 ? json_real(score->decode.median) : json_null(), "kld",
+        build_mean(&score->kl), "kld_tokens", (int)score->kl.n, "depths", build_depths(score), "kv",
+        kv);
 }
 
 // ---- What would be asked ------------------------------------------------------------------------

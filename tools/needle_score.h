@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "tools/needle_kl.h"
 #include "tools/needle_task.h"
 #include "tools/stats.h"
 
@@ -18,6 +19,7 @@ struct needle_score {
     uint32_t n_tokens; // asked for
     size_t n_questions, n_exact;
     struct judgement parts;
+    struct needle_kl kl;
     struct share *depths;      // [options->n_depths] facts asked for, by their part of the text
     size_t n_texts, n_prefill; // texts, and their tokens
     double prefill_ms;
@@ -32,16 +34,18 @@ void needle_score_free(struct needle_score *score);
 
 int needle_score_add_decode(struct needle_score *score, double ms);
 
-// Judges the answers to a question and counts them; prints a line if the format is jsonl.
+// Judges the answers to a question and counts them, and the divergence that it came with; prints a
+// line if the format is jsonl.
 int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
-                     const struct question *question);
+                     const struct question *question, const struct needle_kl *kl);
 
 // Share of exact answers.
 double needle_score_exact(const struct needle_score *score);
 
-void needle_score_print_header(const struct needle_task *task);
+void needle_score_print_header(const struct needle_score *score);
 int needle_score_print_row(const struct needle_score *score);
-json_t *needle_score_json(const struct needle_score *score);
+// Takes what the KV cache did meanwhile, which may be null.
+json_t *needle_score_json(const struct needle_score *score, json_t *kv);
 
 // Prints a text with its first n questions and their answers, as a line of JSON.
 int needle_score_show(const struct needle_score *score, const struct puzzle *puzzle,

@@ -17,6 +17,7 @@ struct needle_options {
     const char *format;
     const char *chat_template; // NULL: plain text
     bool show;
+    bool kl_dense;
 };
 
 struct needle_task {

@@ -207,13 +207,17 @@ static double trusted_tokens(const struct fathom_model_info *info, const struct 
     return n;
 }
 
+bool rig_is_dense(const struct rig *rig)
+{
+    return strncmp(fathom_engine_plan(fathom_runner_engine(rig->runner)), "dense:", 6) == 0;
+}
+
 // Said where the cache is more than rows in RAM, or the user asked for a mode.
 static void say_plan(const struct rig *rig, const struct rig_options *options)
 {
     const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
-    bool tiered = strncmp(plan, "dense:", 6) != 0;
     if (rig->log_level < FATHOM_LOG_WARN) return;
-    if (tiered || options->kv.mode != NULL) say_note("KV cache %s", plan);
+    if (!rig_is_dense(rig) || options->kv.mode != NULL) say_note("KV cache %s", plan);
     kv_flags_say_idle(&options->kv, plan);
 }
 

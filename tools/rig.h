@@ -63,6 +63,9 @@ int rig_open_device(struct rig *rig, const struct rig_options *options);
 // Opens the model alone, without weights: for its vocabulary and metadata.
 int rig_open_vocabulary(struct rig *rig, const struct rig_options *options);
 
+// Whether the plan of the KV cache has every row in the hot arena.
+bool rig_is_dense(const struct rig *rig);
+
 // Writes --kv-stats, if that was asked for.
 int rig_report(const struct rig *rig, const struct rig_options *options);
 

@@ -155,6 +155,27 @@ json_t *cli_json(struct cli cli)
     return cli_parse(cli.out);
 }
 
+json_int_t cli_integer(const json_t *row, const char *name)
+{
+    const json_t *value = json_object_get(row, name);
+    if (!json_is_integer(value)) fail_msg("no integer \"%s\"", name);
+    return json_integer_value(value);
+}
+
+const char *cli_text(const json_t *row, const char *name)
+{
+    const json_t *value = json_object_get(row, name);
+    if (!json_is_string(value)) fail_msg("no text \"%s\"", name);
+    return json_string_value(value);
+}
+
+double cli_real(const json_t *row, const char *name)
+{
+    const json_t *value = json_object_get(row, name);
+    if (!json_is_real(value)) fail_msg("no real \"%s\"", name);
+    return json_real_value(value);
+}
+
 int cli_start(char *const argv[], int *out_fd)
 {
     int ends[2];

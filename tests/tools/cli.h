@@ -50,6 +50,11 @@ json_t *cli_parse(const char *text);
 // The standard output of a run that cli_expect_good is content with, as JSON.
 json_t *cli_json(struct cli cli);
 
+// Members of an object; each fails if there is none of that type.
+json_int_t cli_integer(const json_t *row, const char *name);
+const char *cli_text(const json_t *row, const char *name);
+double cli_real(const json_t *row, const char *name);
+
 // Starts the command with a pipe from its standard output; errors go to cli_path("err").
 int cli_start(char *const argv[], int *out_fd);
 

@@ -40,20 +40,6 @@ static void t_niah_sparse(void **state)
                             "--kv-mode sparse --kv-budget 1%% --min-score 0.95"));
 }
 
-static json_int_t integer(const json_t *row, const char *name)
-{
-    const json_t *value = json_object_get(row, name);
-    if (!json_is_integer(value)) fail_msg("no integer \"%s\"", name);
-    return json_integer_value(value);
-}
-
-static const char *text_of(const json_t *row, const char *name)
-{
-    const json_t *value = json_object_get(row, name);
-    if (!json_is_string(value)) fail_msg("no text \"%s\"", name);
-    return json_string_value(value);
-}
-
 // Keys that share their words are told apart.
 static void t_multikey(void **state)
 {
@@ -80,13 +66,13 @@ static bool check_question(const char *line, size_t bytes, size_t task, size_t i
 {
     json_t *row = json_loadb(line, bytes, 0, NULL);
     if (row == NULL) fail_msg("not JSON: %.*s", (int)bytes, line);
-    assert_string_equal(text_of(row, "task"), tasks[task].task);
-    assert_int_equal(integer(row, "length"), 1024);
-    assert_int_equal(integer(row, "seed"), 4);
-    assert_int_equal(integer(row, "index"), index);
+    assert_string_equal(cli_text(row, "task"), tasks[task].task);
+    assert_int_equal(cli_integer(row, "length"), 1024);
+    assert_int_equal(cli_integer(row, "seed"), 4);
+    assert_int_equal(cli_integer(row, "index"), index);
     const double depth = json_real_value(json_object_get(row, "depth"));
     assert_true(depth > 0 && depth < 1);
-    const char *expected = text_of(row, "expected"), *got = text_of(row, "got");
+    const char *expected = cli_text(row, "expected"), *got = cli_text(row, "got");
     assert_true(strlen(expected) >= 5);
     const json_t *exact = json_object_get(row, "exact");
     assert_true(json_is_boolean(exact));
@@ -123,9 +109,9 @@ static void check_task(size_t task)
     free(lines);
     json_t *rows = cli_json(cli_run("%s -o json", line));
     const json_t *row = json_array_get(rows, 0);
-    assert_string_equal(text_of(row, "task"), tasks[task].task);
-    assert_int_equal(integer(row, "questions"), N_QUESTIONS);
-    assert_int_equal(integer(row, "exact"), n_exact);
+    assert_string_equal(cli_text(row, "task"), tasks[task].task);
+    assert_int_equal(cli_integer(row, "questions"), N_QUESTIONS);
+    assert_int_equal(cli_integer(row, "exact"), n_exact);
     const json_t *part = json_object_get(row, tasks[task].part);
     assert_true(json_is_real(part) && json_real_value(part) <= 1);
     json_decref(rows);
@@ -160,8 +146,8 @@ static void t_depths(void **state)
         for (size_t j = 0; j < 4; j++) {
             const json_t *depth = json_array_get(depths, j);
             assert_true(json_real_value(json_object_get(depth, "depth")) == ((double)j + 0.5) / 4);
-            assert_int_equal(integer(depth, "asked"), cases[i].n_asked);
-            assert_in_range(integer(depth, "right"), 0, cases[i].n_asked);
+            assert_int_equal(cli_integer(depth, "asked"), cases[i].n_asked);
+            assert_in_range(cli_integer(depth, "right"), 0, cases[i].n_asked);
         }
         json_decref(rows);
     }
@@ -196,22 +182,22 @@ static void t_chat(void **state)
                  tasks[i].task, tasks[i].flags);
         json_t *named = cli_json(cli_run("%s --chat-template chatml", line));
         const json_t *row = json_array_get(named, 0);
-        assert_string_equal(text_of(row, "chat_template"), "chatml");
-        assert_int_equal(integer(row, "questions"), 3);
-        const json_int_t n_texts = integer(row, "prefills");
-        const json_int_t n_tokens = integer(row, "prefill_tokens");
+        assert_string_equal(cli_text(row, "chat_template"), "chatml");
+        assert_int_equal(cli_integer(row, "questions"), 3);
+        const json_int_t n_texts = cli_integer(row, "prefills");
+        const json_int_t n_tokens = cli_integer(row, "prefill_tokens");
         assert_in_range(n_tokens, 100 * n_texts, 2048 * n_texts);
         json_decref(named);
         json_t *detected = cli_json(cli_run("%s --chat-template auto %s", line, override));
         row = json_array_get(detected, 0);
-        assert_string_equal(text_of(row, "chat_template"), "chatml");
-        assert_int_equal(integer(row, "prefill_tokens"), n_tokens);
+        assert_string_equal(cli_text(row, "chat_template"), "chatml");
+        assert_int_equal(cli_integer(row, "prefill_tokens"), n_tokens);
         json_decref(detected);
         json_t *plain = cli_json(cli_run("%s", line));
         row = json_array_get(plain, 0);
         assert_true(json_is_null(json_object_get(row, "chat_template")));
-        assert_int_equal(integer(row, "prefills"), n_texts);
-        assert_int_not_equal(integer(row, "prefill_tokens"), n_tokens);
+        assert_int_equal(cli_integer(row, "prefills"), n_texts);
+        assert_int_not_equal(cli_integer(row, "prefill_tokens"), n_tokens);
         json_decref(plain);
     }
 }

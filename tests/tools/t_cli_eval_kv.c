@@ -1,0 +1,76 @@
+// The tasks of `fathom eval` and the KV cache: what picking costs, and what it must not depend on.
+// Run on the needle model; argv[1] is the command.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/check.h"
+#include "tests/tools/cli.h"
+
+// Merged segments within short texts, and budgets that are felt.
+#define SPARSE "--kv-mode sparse --kv-segment 256,1024 --kv-window 128 --kv-verify 100%% "
+
+// Each length has its own figures, and those of the last are not those of the whole run.
+static void t_kv_and_divergence(void **state)
+{
+    (void)state;
+    json_t *all = NULL, *rows[2];
+    rows[0] =
+        cli_json(cli_run("eval niah -m $M --needles 8 --questions 4 -o json --kl-dense " SPARSE
+                         "--lengths 2k,3k --kv-budget 16 --kv-stats %s",
+                         cli_path("stats")));
+    size_t bytes;
+    char *text = cli_read_file(cli_path("stats"), &bytes);
+    all = cli_parse(text);
+    free(text);
+    rows[1] =
+        cli_json(cli_run("eval niah -m $M --needles 8 --questions 4 -o json --kl-dense " SPARSE
+                         "--lengths 3k --kv-budget 100%%"));
+    const json_t *few[] = {json_array_get(rows[0], 0), json_array_get(rows[0], 1)};
+    const json_t *kv[] = {json_object_get(few[0], "kv"), json_object_get(few[1], "kv")};
+    static const char *const counts[] = {"n_steps",      "n_steps_picked", "picked_keys",
+                                         "scanned_keys", "n_verified",     "n_covered"};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        assert_int_equal(cli_integer(kv[0], counts[i]) + cli_integer(kv[1], counts[i]),
+                         cli_integer(all, counts[i]));
+    static const char *const means[] = {"verified_coverage", "verified_error", "coverage_bound",
+                                        "coverage_estimate"};
+    for (size_t i = 0; i < sizeof means / sizeof means[0]; i++) {
+        const double n[] = {(double)cli_integer(kv[0], "n_verified"),
+                            (double)cli_integer(kv[1], "n_verified")};
+        const double mean =
+            (n[0] * cli_real(kv[0], means[i]) + n[1] * cli_real(kv[1], means[i])) / (n[0] + n[1]);
+        assert_true(mean > cli_real(all, means[i]) - 1e-6 && mean < cli_real(all, means[i]) + 1e-6);
+        assert_true(cli_real(kv[0], means[i]) != cli_real(kv[1], means[i]));
+    }
+    assert_true(cli_real(kv[1], "picked_share") < 0.01);
+    assert_true(cli_real(few[0], "prefill_ms_per_token") > 0);
+    // Six characters an answer, with the newline after it.
+    assert_int_equal(cli_integer(few[1], "kld_tokens"), 4 * 7);
+    assert_true(cli_real(few[1], "kld") > 1e-5);
+    const json_t *exact = json_array_get(rows[1], 0);
+    assert_true(cli_real(exact, "kld") < 1e-6 && cli_real(exact, "kld") > -1e-6);
+    json_decref(rows[0]);
+    json_decref(rows[1]);
+    json_decref(all);
+    json_t *dense = cli_json(cli_run("eval niah -m $M --lengths 1k --needles 8 --questions 1 "
+                                     "-o json"));
+    assert_true(json_is_null(json_object_get(json_array_get(dense, 0), "kv")));
+    assert_true(json_is_null(json_object_get(json_array_get(dense, 0), "kld")));
+    json_decref(dense);
+    assert_non_null(strstr(cli_run("eval niah -m $M --lengths 2k --needles 8 --questions 1 "
+                                   "--kl-dense " SPARSE)
+                               .out,
+                           "      KLD |\n"));
+}
+
+int main(int argc, char **argv)
+{
+    cli_open(argc > 1 ? argv[1] : "fathom");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_kv_and_divergence),
+    };
+    int code = check_run("cli_eval_kv", tests, sizeof tests / sizeof tests[0]);
+    cli_close();
+    return code;
+}
