@@ -56,7 +56,7 @@ static const struct flag table[] = {
     {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -",
      "write what the cache did, as JSON; -: to standard output, behind all else"},
     {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
-     "the same seed and threads give the same bits: always so without --kv-deadline"},
+     "the same seed gives the same bits on any number of threads: always so without --kv-deadline"},
 };
 
 struct flag_group kv_flags(struct kv_options *options)

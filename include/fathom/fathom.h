@@ -113,8 +113,9 @@ enum fathom_kv_positions {
     FATHOM_POSITIONS_COLLAPSED = 1,
 };
 
-// The same calls on as many threads give the same bits, if there is no deadline for the disk:
-// segments are sealed and merged at fixed positions, and work is cut into fixed shares.
+// The same calls give the same bits, on any number of threads, if there is no deadline for the
+// disk: segments are sealed and merged at fixed positions, and work is cut into fixed shares. Where
+// rows lie on disk, sums are taken in another order than in RAM, so that last bits differ.
 struct fathom_kv_params {
     int32_t mode;            // enum fathom_kv_mode
     int32_t prefill;         // enum fathom_kv_prefill

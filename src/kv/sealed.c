@@ -9,8 +9,9 @@
 #include "src/kv/feed.h"
 
 enum {
-    SHARES_MAX = 64,      // of a KV head's rows
-    ITEMS_PER_THREAD = 2, // at least, so that threads end together
+    // Of a step at least, so that threads end together. As many on any number of threads, so that
+    // sums are the same to the bit; more of them cost a small step time.
+    ITEMS_MIN = 16,
 };
 
 // ---- Partials -----------------------------------------------------------------------------------
@@ -20,9 +21,7 @@ static uint32_t count_shares(const fathom_engine *engine, uint32_t n_tokens)
 {
     const uint32_t n_items =
         engine->params.n_kv_heads * ((n_tokens + FEED_TOKENS - 1) / FEED_TOKENS);
-    const uint32_t n_wanted = ITEMS_PER_THREAD * pool_count(engine->device->pool);
-    const uint32_t n = (n_wanted + n_items - 1) / n_items;
-    return n < SHARES_MAX ? n : SHARES_MAX;
+    return (ITEMS_MIN + n_items - 1) / n_items;
 }
 
 size_t sealed_part_values(const fathom_engine *engine)
@@ -68,7 +67,7 @@ const float *sealed_lse(fathom_engine *engine, const struct sealed_parts *parts)
     float *out = engine->parts + engine->n_part_values - engine->params.n_heads;
     const uint32_t n_read = 1 + parts->n_shares; // what the estimate adds was not read
     for (uint32_t h = 0; h < engine->params.n_heads; h++) {
-        float lse[1 + SHARES_MAX];
+        float lse[1 + ITEMS_MIN];
         for (uint32_t i = 0; i < n_read; i++)
             lse[i] = sealed_part_at(engine, parts, i).lse[h];
         out[h] = engine->device->kernels->kv.log_sum_exp(lse, NULL, n_read);

@@ -1,6 +1,7 @@
 // The tasks of `fathom eval` and the KV cache: what picking costs, and what it must not depend on.
 // Run on the needle model; argv[1] is the command.
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,11 +65,70 @@ static void t_kv_and_divergence(void **state)
                            "      KLD |\n"));
 }
 
+// Lines of questions, which hold answers and divergences to 9 digits. To be freed.
+static char *ask_sparse(const char *flags)
+{
+    struct cli cli = cli_run("eval niah -m $M --lengths 4k --needles 16 --questions 8 -o jsonl "
+                             "--kl-dense --kv-budget 24 --kv-stats %s " SPARSE "%s",
+                             cli_path("stats"), flags);
+    cli_expect_good(cli);
+    return strdup(cli.out);
+}
+
+// Lines with the same answers, and divergences that differ by rounding at most.
+static void check_alike(const char *a, const char *b)
+{
+    size_t n = 0;
+    for (; *a != '\0' && *b != '\0'; n++, a = strchr(a, '\n') + 1, b = strchr(b, '\n') + 1) {
+        json_t *rows[] = {json_loads(a, JSON_DISABLE_EOF_CHECK, NULL),
+                          json_loads(b, JSON_DISABLE_EOF_CHECK, NULL)};
+        assert_string_equal(cli_text(rows[0], "got"), cli_text(rows[1], "got"));
+        const double kld[] = {cli_real(rows[0], "kld"), cli_real(rows[1], "kld")};
+        assert_true(fabs(kld[0] - kld[1]) < 1e-3 * kld[0] + 1e-7);
+        json_decref(rows[0]);
+        json_decref(rows[1]);
+    }
+    assert_int_equal(n, 8);
+    assert_string_equal(a, b);
+}
+
+// To the bit on any number of threads; with rows on disk the answers are the same.
+static void t_threads_and_tiers(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {"", "--kv-type q4 --kv-stage2 q8 --kv-estimate on",
+                                        "--kv-threshold auto --kv-prefill sparse"};
+    const size_t n_cases = check_few() ? 1 : sizeof cases / sizeof cases[0];
+    for (size_t i = 0; i < n_cases; i++) {
+        char flags[256];
+        snprintf(flags, sizeof flags, "-t 1 %s", cases[i]);
+        char *one = ask_sparse(flags);
+        for (int n_threads = 2; n_threads <= 3; n_threads++) {
+            snprintf(flags, sizeof flags, "-t %d %s", n_threads, cases[i]);
+            char *more = ask_sparse(flags);
+            assert_string_equal(more, one);
+            free(more);
+        }
+        snprintf(flags, sizeof flags, "-t 2 --kv-ram 13M --kv-disk 64M %s", cases[i]);
+        char *disk = ask_sparse(flags);
+        check_alike(one, disk);
+        size_t bytes;
+        char *text = cli_read_file(cli_path("stats"), &bytes);
+        json_t *stats = cli_parse(text);
+        if (i != 1) assert_true(cli_integer(stats, "disk_reads") > 0); // q4 fits RAM
+        json_decref(stats);
+        free(text);
+        free(disk);
+        free(one);
+    }
+}
+
 int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_kv_and_divergence),
+        cmocka_unit_test(t_threads_and_tiers),
     };
     int code = check_run("cli_eval_kv", tests, sizeof tests / sizeof tests[0]);
     cli_close();
