@@ -2,11 +2,13 @@
 // decoding, so that the same seed gives the same score.
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/conversation.h"
 #include "tools/eval.h"
 #include "tools/kv_report.h"
+#include "tools/needle_heads.h"
 #include "tools/needle_run.h"
 #include "tools/needle_talk.h"
 #include "tools/report.h"
@@ -77,22 +79,54 @@ static int run_length(struct rig *rig, const struct puzzle *widest, struct needl
     return run_texts(rig, score->n_tokens - n_reserve, count_questions(widest), score);
 }
 
-// One length, with its row; as JSON it goes to the others.
+// Prints what a length gave; as JSON it goes to the others. heads: of a task by head.
+static int report_score(const struct needle_score *score, const struct needle_heads *heads,
+                        json_t *kv, json_t *rows)
+{
+    const char *format = score->options->format;
+    const bool by_head = score->task->by_head, first = json_array_size(rows) == 0;
+    json_t *row = needle_score_json(score, kv);
+    if (by_head) json_object_set_new(row, "heads", needle_heads_json(heads));
+    json_array_append_new(rows, row);
+    if (strcmp(format, "jsonl") == 0 && by_head)
+        return needle_score_print_heads(score, json_object_get(row, "heads"));
+    if (strcmp(format, "md") != 0) return EXIT_GOOD;
+    if (by_head) {
+        if (first) needle_heads_print_header();
+        return needle_heads_print(heads, score->n_tokens);
+    }
+    if (first) needle_score_print_header(score);
+    return needle_score_print_row(score);
+}
+
+// Runs a length, and tells what each head did meanwhile.
+static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle_score *score,
+                     struct needle_heads *heads)
+{
+    SAY_TRY(needle_heads_take(heads, rig));
+    SAY_TRY(run_length(rig, widest, score));
+    SAY_TRY(needle_heads_since(heads, rig));
+    if (needle_heads_verified(heads) > 0) return EXIT_GOOD;
+    return say_error("eval %s: at %u tokens nothing is sealed to be picked from: give larger "
+                     "--lengths, or smaller --kv-segment and --kv-window",
+                     score->task->name, score->n_tokens);
+}
+
 static int report_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score,
                          json_t *rows)
 {
-    const struct needle_options *options = score->options;
-    if (options->show) return run_length(rig, widest, score);
+    if (score->options->show) return run_length(rig, widest, score);
     const fathom_engine *engine = fathom_runner_engine(rig->runner);
+    struct needle_heads heads = {0};
     struct fathom_kv_stats before;
     SAY_TRY(kv_report_take(engine, &before));
-    SAY_TRY(run_length(rig, widest, score));
-    json_t *kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
-    if (kv == NULL) return EXIT_BAD;
-    json_array_append_new(rows, needle_score_json(score, kv));
-    if (strcmp(options->format, "md") != 0) return EXIT_GOOD;
-    if (json_array_size(rows) == 1) needle_score_print_header(score);
-    return needle_score_print_row(score);
+    int code = score->task->by_head ? run_heads(rig, widest, score, &heads)
+                                    : run_length(rig, widest, score);
+    json_t *kv = NULL;
+    if (code == EXIT_GOOD) kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
+    if (code == EXIT_GOOD) code = kv != NULL ? report_score(score, &heads, kv, rows) : EXIT_BAD;
+    needle_heads_free(&heads);
+    return code;
 }
 
 static int run_lengths(struct rig *rig, const struct needle_task *task,
@@ -128,10 +162,18 @@ static int choose_context(uint32_t longest, uint32_t *n_ctx)
                      *n_ctx, longest, longest);
 }
 
-// What compares picks with exact attention cannot do so where nothing is picked.
+// What compares picks with exact attention; NULL: nothing does.
+static const char *find_comparison(const struct needle_task *task,
+                                   const struct needle_options *options)
+{
+    if (options->show) return NULL;
+    return task->by_head ? "eval recall" : options->kl_dense ? "--kl-dense" : NULL;
+}
+
+// It cannot do so where nothing is picked.
 static int check_mode(const char *what, const char *mode)
 {
-    if (mode == NULL || (strcmp(mode, "dense") != 0 && strcmp(mode, "stream") != 0))
+    if (what == NULL || mode == NULL || (strcmp(mode, "dense") != 0 && strcmp(mode, "stream") != 0))
         return EXIT_GOOD;
     return say_error("%s compares what is picked with exact attention, and --kv-mode %s picks "
                      "nothing: choose --kv-mode sparse",
@@ -140,7 +182,7 @@ static int check_mode(const char *what, const char *mode)
 
 static int check_plan(const char *what, const struct rig *rig)
 {
-    if (!rig_is_dense(rig)) return EXIT_GOOD;
+    if (what == NULL || !rig_is_dense(rig)) return EXIT_GOOD;
     return say_error("%s compares what is picked with exact attention, and here every row is read: "
                      "give --kv-mode sparse",
                      what);
@@ -160,6 +202,16 @@ static int check_options(const struct needle_task *task, const struct needle_opt
         return say_error("%s %u: must be 1 or more, and no more than --needles %u", task->each,
                          options->n_each, options->n_needles);
     return choose_context(longest, n_ctx);
+}
+
+static int check_kv(const struct needle_task *task, const struct needle_options *options,
+                    const struct kv_options *kv)
+{
+    SAY_TRY(kv_flags_check_stats(kv, options->format));
+    SAY_TRY(check_mode(find_comparison(task, options), kv->mode));
+    if (!task->by_head || strtod(kv->verify, NULL) > 0) return EXIT_GOOD;
+    return say_error("--kv-verify %s: eval %s needs steps that are compared: above 0%%", kv->verify,
+                     task->name);
 }
 
 static bool is_auto(const char *chat_template)
@@ -205,8 +257,7 @@ static int parse(const struct needle_task *task, struct needle_options *options,
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (!is_auto(options->chat_template))
         SAY_TRY(conversation_check_template(options->chat_template));
-    SAY_TRY(kv_flags_check_stats(&model->kv, options->format));
-    if (options->kl_dense) SAY_TRY(check_mode("--kl-dense", model->kv.mode));
+    SAY_TRY(check_kv(task, options, &model->kv));
     // A default is no reason to refuse what was asked for.
     if (task->each != NULL && flags_given(&page, argc, argv, task->each) == NULL &&
         options->n_each > options->n_needles)
@@ -220,8 +271,7 @@ static int run(const struct needle_task *task, struct needle_options *options,
     struct rig rig;
     int code = options->show ? rig_open_vocabulary(&rig, model) : rig_open(&rig, model);
     if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
-    if (code == EXIT_GOOD && options->kl_dense && !options->show)
-        code = check_plan("--kl-dense", &rig);
+    if (code == EXIT_GOOD) code = check_plan(find_comparison(task, options), &rig);
     if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
     if (code == EXIT_GOOD && !options->show) code = rig_report(&rig, model);
     rig_close(&rig);
@@ -240,6 +290,10 @@ int eval_needle(const struct needle_task *task, int argc, char **argv)
         .format = "md",
     };
     struct rig_options model = rig_defaults;
+    if (task->by_head) {
+        model.kv.mode = "sparse";
+        model.kv.verify = "100%";
+    }
     SAY_TRY(parse(task, &options, &model, argc, argv));
     struct random random;
     random_init(&random, 0);

@@ -93,6 +93,20 @@ static int print_question(const struct needle_score *score, const struct puzzle 
                   "exact", exact, "kld", build_mean(kl)));
 }
 
+int needle_score_print_heads(const struct needle_score *score, json_t *heads)
+{
+    size_t i;
+    json_t *head;
+    json_array_foreach(heads, i, head)
+    {
+        json_t *line = json_pack("{s:s, s:i, s:I}", "task", score->task->name, "length",
+                                 (int)score->n_tokens, "seed", (json_int_t)score->options->seed);
+        json_object_update(line, head);
+        SAY_TRY(print_line(line));
+    }
+    return EXIT_GOOD;
+}
+
 int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
                      const struct question *question, const struct needle_kl *kl)
 {
@@ -106,7 +120,7 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
         depth->n_right += asked->right;
         exact = exact && asked->right;
     }
-    if (strcmp(score->options->format, "jsonl") == 0)
+    if (strcmp(score->options->format, "jsonl") == 0 && !score->task->by_head)
         SAY_TRY(print_question(score, puzzle, question, kl, exact));
     score->parts.n += parts.n;
     score->parts.n_right += parts.n_right;

@@ -39,6 +39,9 @@ int needle_score_add_decode(struct needle_score *score, double ms);
 int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
                      const struct question *question, const struct needle_kl *kl);
 
+// Prints a line for each of the objects.
+int needle_score_print_heads(const struct needle_score *score, json_t *heads);
+
 // Share of exact answers.
 double needle_score_exact(const struct needle_score *score);
 

@@ -290,4 +290,19 @@ const struct needle_task needle_tasks[NEEDLE_TASKS] = {
         .make = make_longgen,
         .judge = judge_lines,
     },
+    {
+        .name = "recall",
+        .text = "niah's questions: what each layer's KV heads miss of exact attention",
+        .about =
+            "Asks what niah asks, and compares each decoded token's attention with exact\n"
+            "attention: the share of the mass that what was read holds (coverage), the estimate\n"
+            "and the bound of it, and the error of the output, |o - o_exact| / |o_exact|, all\n"
+            "means, for each layer and KV head.",
+        .part = "digit",
+        .fixed = true,
+        .n_each = 1,
+        .by_head = true,
+        .make = make_niah,
+        .judge = judge_characters,
+    },
 };

@@ -29,13 +29,14 @@ struct needle_task {
     // The flag that sets maker.n_each, where the task has facts that belong together; NULL.
     const char *each, *each_text;
     uint32_t n_each; // its default
+    bool by_head;    // what is told is not how answers are but what attention's heads missed
     // Makes all facts and questions of a text, of each at least one.
     int (*make)(struct maker *maker);
     struct judgement (*judge)(struct puzzle *puzzle, const struct question *question);
 };
 
 // Questions of one text are no more than these.
-enum { NEEDLE_TASKS = 6, NEEDLE_QUESTIONS_MAX = 32 };
+enum { NEEDLE_TASKS = 7, NEEDLE_QUESTIONS_MAX = 32 };
 extern const struct needle_task needle_tasks[NEEDLE_TASKS];
 
 #endif

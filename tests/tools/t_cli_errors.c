@@ -104,6 +104,8 @@ static void t_errors(void **state)
         {"eval niah -m /nonexistent --kl-dense --kv-mode dense", "--kl-dense compares"},
         {"eval niah -m /nonexistent --kl-dense --kv-mode stream", "--kv-mode stream picks nothing"},
         {"eval niah -m $M --lengths 1k --needles 8 --kl-dense", "give --kv-mode sparse"},
+        {"eval recall -m /nonexistent --kv-mode dense", "eval recall compares"},
+        {"eval recall -m /nonexistent --kv-verify 0%", "--kv-verify 0%: eval recall"},
         {"eval niah -m $M --chat-template auto", "--chat-template auto: the model has no"},
         {"eval vartrack -m $M --hops 0", "--hops 0: must be 1 or more"},
         {"eval vartrack -m $M --hops 5 --needles 4", "no more than --needles 4"},

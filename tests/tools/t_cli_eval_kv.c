@@ -123,11 +123,77 @@ static void t_threads_and_tiers(void **state)
     }
 }
 
+// Each head's figures, of each length alone; all heads together are what the cache tells.
+static void t_recall(void **state)
+{
+    (void)state;
+    enum { N_HEADS = 4 * 2 };
+    json_t *rows = cli_json(cli_run("eval recall -m $M --lengths 2k,3k --needles 8 --questions 4 "
+                                    "--kv-segment 256,1024 --kv-window 128 -o json"));
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *row = json_array_get(rows, i), *kv = json_object_get(row, "kv");
+        const json_t *heads = json_object_get(row, "heads");
+        double coverage = 0, error = 0, bound = 0;
+        json_int_t picked = 0;
+        assert_int_equal(json_array_size(heads), N_HEADS);
+        for (size_t j = 0; j < N_HEADS; j++) {
+            const json_t *head = json_array_get(heads, j);
+            assert_int_equal(cli_integer(head, "layer"), j / 2);
+            assert_int_equal(cli_integer(head, "kv_head"), j % 2);
+            // Four tokens are fed of each answer, and every one is compared.
+            assert_int_equal(cli_integer(head, "n_verified"), 16);
+            const double of_head = cli_real(head, "verified_coverage");
+            assert_true(cli_real(head, "coverage_bound") <= of_head + 1e-5 && of_head < 1 + 1e-5);
+            coverage += of_head / N_HEADS;
+            error += cli_real(head, "verified_error") / N_HEADS;
+            bound += cli_real(head, "coverage_bound") / N_HEADS;
+            picked += cli_integer(head, "picked_keys");
+        }
+        assert_true(fabs(coverage - cli_real(kv, "verified_coverage")) < 1e-6);
+        assert_true(fabs(error - cli_real(kv, "verified_error")) < 1e-6);
+        assert_true(fabs(bound - cli_real(kv, "coverage_bound")) < 1e-6);
+        assert_int_equal(picked, cli_integer(kv, "picked_keys"));
+        // This model's first layer attends widely.
+        assert_true(cli_real(json_array_get(heads, 0), "verified_coverage") < 0.5);
+        assert_true(cli_real(json_array_get(heads, 7), "verified_coverage") > 0.9);
+    }
+    json_decref(rows);
+}
+
+static void t_recall_forms(void **state)
+{
+    (void)state;
+#define RECALL "eval recall -m $M --lengths 2k --needles 8 --questions 2 --kv-segment 256,1024 "
+    struct cli cli = cli_run(RECALL "--kv-window 128 --kv-dense-layers 1 -o jsonl");
+    cli_expect_good(cli);
+    size_t n = 0;
+    for (const char *at = cli.out; *at != '\0'; at = strchr(at, '\n') + 1, n++) {
+        json_t *line = json_loads(at, JSON_DISABLE_EOF_CHECK, NULL);
+        assert_string_equal(cli_text(line, "task"), "recall");
+        assert_int_equal(cli_integer(line, "layer"), n / 2);
+        assert_int_equal(cli_integer(line, "n_verified") > 0, n >= 2);
+        assert_int_equal(json_is_null(json_object_get(line, "verified_error")), n < 2);
+        json_decref(line);
+    }
+    assert_int_equal(n, 8);
+    cli = cli_run(RECALL "--kv-window 128 --kv-dense-layers 1");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.out, "| layer | KV head |"));
+    assert_non_null(strstr(cli.out, "|     2048 |     0 |       1 |       0 |        - |"));
+    assert_non_null(strstr(cli.out, "|     2048 |   all |     all |      48 |"));
+    cli = cli_run("eval recall -m $M --lengths 1k --needles 8 --questions 1");
+    assert_int_equal(cli.code, 1);
+    assert_int_equal(cli.out_bytes, 0);
+    assert_non_null(strstr(cli.err, "at 1024 tokens nothing is sealed"));
+}
+
 int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_kv_and_divergence),
+        cmocka_unit_test(t_recall),
+        cmocka_unit_test(t_recall_forms),
         cmocka_unit_test(t_threads_and_tiers),
     };
     int code = check_run("cli_eval_kv", tests, sizeof tests / sizeof tests[0]);
