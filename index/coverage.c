@@ -161,7 +161,7 @@ static void sum_rest(const struct search *s, const struct head *head, uint32_t g
     flush(t);
 }
 
-void search_rest(struct search *s, struct head *head)
+void search_rest(const struct search *s, struct head *head)
 {
     const struct selector_params *p = &s->selector->params;
     for (uint32_t g = 0; g < p->group; g++) {

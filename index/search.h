@@ -105,6 +105,15 @@ struct search {
     void *memory;
 };
 
+// A pick or survey: the heads that it is for, and who works on it.
+struct call {
+    struct search *s;
+    struct head *heads; // [n_heads]
+    uint32_t n_heads;
+    uint32_t thread; // of the pool, that does it all; ALL_THREADS: these share it
+};
+enum { ALL_THREADS = 0x7fffffff };
+
 static inline const struct index_head *view_head(const struct head *head, uint32_t segment)
 {
     return head->views[segment].index;
@@ -129,9 +138,9 @@ void search_close(struct search **search);
 
 // search_scan.c
 void search_begin(struct search *s, const struct search_args *args);
-// Scores representatives, of more rows than each head needs, or of all; not of heads that are
-// picked wholly.
-void search_scan(struct search *s);
+// Scores representatives, of more rows than each head of the call needs, or of all; not of heads
+// that are picked wholly.
+void search_scan(struct call *call);
 
 // Rows begin .. end - 1 of a segment that are not masked.
 uint32_t search_count_visible(const struct search *s, const struct head *head, uint32_t segment,
@@ -142,11 +151,15 @@ void search_score_span(const struct search *s, struct head *head, bool coarse,
 void search_fetch_span(const struct search *s, const struct head *head, bool coarse,
                        const struct span *span);
 
-// search_tokens.c: scores the tokens of the last batch of candidates of each head.
-void search_tokens(struct search *s);
+// search_tokens.c: scores the tokens of the last batch of candidates of each head of the call.
+void search_tokens(struct call *call);
 
 // search_pick.c
 void search_pick(struct search *s, const uint64_t *budget, struct selection *out);
+void search_pick_head(struct search *s, uint32_t h, uint32_t thread, uint64_t budget,
+                      struct selection *out);
+// Items 0 .. n_items - 1, by whoever works on the call.
+void search_cross(const struct call *call, size_t n_items, pool_range_fn fn, void *arg);
 void search_survey(struct search *s, const uint64_t *budget, const struct threshold_grid *grid,
                    uint64_t *rows);
 
@@ -154,7 +167,7 @@ void search_survey(struct search *s, const uint64_t *budget, const struct thresh
 void search_leave(struct search *s, const struct left_unit *units, uint32_t n);
 
 // coverage.c
-void search_rest(struct search *s, struct head *head);
+void search_rest(const struct search *s, struct head *head);
 void search_estimate(struct search *s, float *o, float *lse);
 // Absolute error of a representative's score for query head g, bounds included.
 float score_error(const struct head *head, uint32_t segment, uint32_t g);

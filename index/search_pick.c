@@ -214,11 +214,12 @@ static void apply_threshold(const struct search *s, struct head *head)
 
 static void choose_units(void *arg, size_t begin, size_t end, uint32_t thread)
 {
-    struct search *s = arg;
+    const struct call *call = arg;
+    const struct search *s = call->s;
     const struct selector_params *p = &s->selector->params;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        struct head *head = &s->heads[h];
+        struct head *head = &call->heads[h];
         if (head->everything) continue;
         if (p->kind == FATHOM_SELECTOR_CHUNK && head->n_calls == 1) take_outliers(s, head);
         if (s->args.threshold > 0 && head->n_calls == 1) apply_threshold(s, head);
@@ -265,11 +266,12 @@ static void add_everything(const struct search *s, struct head *head)
 
 static void finish_call(void *arg, size_t begin, size_t end, uint32_t thread)
 {
-    struct search *s = arg;
+    const struct call *call = arg;
+    const struct search *s = call->s;
     const struct selector_params *p = &s->selector->params;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        struct head *head = &s->heads[h];
+        struct head *head = &call->heads[h];
         if (head->everything)
             add_everything(s, head);
         else if (p->stage2_bits > 0)
@@ -279,17 +281,32 @@ static void finish_call(void *arg, size_t begin, size_t end, uint32_t thread)
     }
 }
 
-void search_pick(struct search *s, const uint64_t *budget, struct selection *out)
+// ---- Calls --------------------------------------------------------------------------------------
+
+void search_cross(const struct call *call, size_t n_items, pool_range_fn fn, void *arg)
 {
-    const struct selector_params *p = &s->selector->params;
-    for (uint32_t h = 0; h < p->n_kv_heads; h++)
-        begin_call(s, &s->heads[h], budget[h]);
-    search_scan(s);
-    pool_for(p->pool, p->n_kv_heads, 1, choose_units, s);
-    if (p->stage2_bits > 0) search_tokens(s);
-    pool_for(p->pool, p->n_kv_heads, 1, finish_call, s);
-    for (uint32_t h = 0; h < p->n_kv_heads; h++) {
-        const struct head *head = &s->heads[h];
+    if (call->thread == ALL_THREADS)
+        pool_for(call->s->selector->params.pool, n_items, 1, fn, arg);
+    else
+        fn(arg, 0, n_items, call->thread);
+}
+
+// Up to the ranks.
+static void begin_heads(struct call *call, const uint64_t *budget)
+{
+    for (uint32_t h = 0; h < call->n_heads; h++)
+        begin_call(call->s, &call->heads[h], budget[h]);
+    search_scan(call);
+}
+
+static void pick_heads(struct call *call, const uint64_t *budget, struct selection *out)
+{
+    begin_heads(call, budget);
+    search_cross(call, call->n_heads, choose_units, call);
+    if (call->s->selector->params.stage2_bits > 0) search_tokens(call);
+    search_cross(call, call->n_heads, finish_call, call);
+    for (uint32_t h = 0; h < call->n_heads; h++) {
+        const struct head *head = &call->heads[h];
         out[h] = (struct selection){
             .runs = head->runs,
             .n_runs = head->n_runs,
@@ -304,10 +321,23 @@ void search_pick(struct search *s, const uint64_t *budget, struct selection *out
     }
 }
 
+void search_pick(struct search *s, const uint64_t *budget, struct selection *out)
+{
+    struct call call = {s, s->heads, s->selector->params.n_kv_heads, ALL_THREADS};
+    pick_heads(&call, budget, out);
+}
+
+void search_pick_head(struct search *s, uint32_t h, uint32_t thread, uint64_t budget,
+                      struct selection *out)
+{
+    struct call call = {s, &s->heads[h], 1, thread};
+    pick_heads(&call, &budget, out);
+}
+
 // ---- Surveys ------------------------------------------------------------------------------------
 
 struct survey {
-    struct search *s;
+    struct call call;
     const struct threshold_grid *grid;
     uint64_t *rows;
 };
@@ -315,7 +345,7 @@ struct survey {
 static void survey_heads(void *arg, size_t begin, size_t end, uint32_t thread)
 {
     const struct survey *survey = arg;
-    struct search *s = survey->s;
+    const struct search *s = survey->call.s;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
         if (s->selector->params.kind == FATHOM_SELECTOR_CHUNK) take_outliers(s, &s->heads[h]);
@@ -326,10 +356,8 @@ static void survey_heads(void *arg, size_t begin, size_t end, uint32_t thread)
 void search_survey(struct search *s, const uint64_t *budget, const struct threshold_grid *grid,
                    uint64_t *rows)
 {
-    const struct selector_params *p = &s->selector->params;
-    struct survey survey = {s, grid, rows};
-    for (uint32_t h = 0; h < p->n_kv_heads; h++)
-        begin_call(s, &s->heads[h], budget[h]);
-    search_scan(s);
-    pool_for(p->pool, p->n_kv_heads, 1, survey_heads, &survey);
+    const uint32_t n_heads = s->selector->params.n_kv_heads;
+    struct survey survey = {{s, s->heads, n_heads, ALL_THREADS}, grid, rows};
+    begin_heads(&survey.call, budget);
+    search_cross(&survey.call, n_heads, survey_heads, &survey);
 }

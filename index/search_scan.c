@@ -103,9 +103,8 @@ void search_begin(struct search *s, const struct search_args *args)
 // ---- Items of work ------------------------------------------------------------------------------
 
 struct scan {
-    struct search *s;
+    const struct call *call;
     bool coarse;
-    uint32_t share;    // spans of an item
     uint32_t n_shares; // of a head, at most
 };
 
@@ -120,9 +119,18 @@ static void sum_part(const struct search *s, struct head *head, uint32_t part, u
             fine->scores + (size_t)g * fine->stride + slot, fine->weight + slot, n);
 }
 
-static uint32_t count_shares(uint32_t n_spans, uint32_t share)
+// Spans of a head's level in one item.
+static uint32_t share_of(const struct head *head, bool coarse)
 {
-    return (n_spans + share - 1) / share;
+    return head->two_level && !coarse ? SHARE_SPANS : 1;
+}
+
+// Items that the spans of a head's level make which have no scores yet.
+static uint32_t count_shares(const struct head *head, bool coarse)
+{
+    const struct level *level = coarse ? &head->coarse : &head->fine;
+    const uint32_t share = share_of(head, coarse);
+    return (level->n_spans - level->n_scored + share - 1) / share;
 }
 
 static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
@@ -130,39 +138,34 @@ static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
     const struct scan *scan = arg;
     (void)thread;
     for (size_t item = begin; item < end; item++) {
-        struct head *head = &scan->s->heads[item / scan->n_shares];
+        struct head *head = &scan->call->heads[item / scan->n_shares];
         const struct level *level = scan->coarse ? &head->coarse : &head->fine;
         const uint32_t part = (uint32_t)(item % scan->n_shares);
-        const uint32_t first = level->n_scored + part * scan->share;
+        const uint32_t share = share_of(head, scan->coarse);
+        const uint32_t first = level->n_scored + part * share;
         uint32_t i = first, n_slots = 0;
-        for (; i < first + scan->share && i < level->n_spans; i++) {
+        for (; i < first + share && i < level->n_spans; i++) {
             if (i + 1 < level->n_spans)
-                search_fetch_span(scan->s, head, scan->coarse, &level->spans[i + 1]);
-            search_score_span(scan->s, head, scan->coarse, &level->spans[i]);
+                search_fetch_span(scan->call->s, head, scan->coarse, &level->spans[i + 1]);
+            search_score_span(scan->call->s, head, scan->coarse, &level->spans[i]);
             n_slots += round_to_lanes(level->spans[i].n);
         }
         if (!scan->coarse && level->n_scored == 0 && i > first)
-            sum_part(scan->s, head, part, level->spans[first].slot, n_slots);
+            sum_part(scan->call->s, head, part, level->spans[first].slot, n_slots);
     }
 }
 
-// Scores the spans that have none yet, of all heads.
+// Scores the spans that have none yet, of all heads of the call.
 static void score_spans(struct scan *scan, bool coarse)
 {
-    const struct selector_params *p = &scan->s->selector->params;
-    uint32_t n_spans = 0;
-    bool grouped = false;
-    for (uint32_t h = 0; h < p->n_kv_heads; h++) {
-        const struct head *head = &scan->s->heads[h];
-        const struct level *level = coarse ? &head->coarse : &head->fine;
-        const uint32_t n = level->n_spans - level->n_scored;
-        n_spans = n > n_spans ? n : n_spans;
-        grouped = grouped || (head->two_level && !coarse);
-    }
+    const struct call *call = scan->call;
     scan->coarse = coarse;
-    scan->share = grouped ? SHARE_SPANS : 1;
-    scan->n_shares = count_shares(n_spans, scan->share);
-    pool_for(p->pool, (size_t)scan->n_shares * p->n_kv_heads, 1, score_items, scan);
+    scan->n_shares = 0;
+    for (uint32_t h = 0; h < call->n_heads; h++) {
+        const uint32_t n = count_shares(&call->heads[h], coarse);
+        if (n > scan->n_shares) scan->n_shares = n;
+    }
+    search_cross(call, (size_t)scan->n_shares * call->n_heads, score_items, scan);
 }
 
 // ---- Spans --------------------------------------------------------------------------------------
@@ -218,9 +221,9 @@ static void list_coarse(void *arg, size_t begin, size_t end, uint32_t thread)
     const struct scan *scan = arg;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        struct head *head = &scan->s->heads[h];
+        struct head *head = &scan->call->heads[h];
         if (head->two_level && !head->everything && head->coarse.n_spans == 0)
-            list_segments(scan->s, head, true);
+            list_segments(scan->call->s, head, true);
     }
 }
 
@@ -229,23 +232,23 @@ static void list_fine(void *arg, size_t begin, size_t end, uint32_t thread)
     const struct scan *scan = arg;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        struct head *head = &scan->s->heads[h];
+        struct head *head = &scan->call->heads[h];
         const uint64_t share = head->n_visible / SCAN_SHARE;
         uint64_t need =
             head->need < head->n_visible / SCAN_FACTOR ? head->need * SCAN_FACTOR : head->n_visible;
         need = need > share ? need : share;
         if (head->everything) continue;
         if (!head->two_level) {
-            if (head->fine.n_spans == 0) list_segments(scan->s, head, false);
+            if (head->fine.n_spans == 0) list_segments(scan->call->s, head, false);
             continue;
         }
         if (head->n_scored_rows >= need) continue;
         if (head->coarse.n_scored == 0) {
             head->coarse.n_scored = head->coarse.n_spans;
-            rank_masses(scan->s, head, 0);
-            rank_level(scan->s, head, &head->coarse, 0);
+            rank_masses(scan->call->s, head, 0);
+            rank_level(scan->call->s, head, &head->coarse, 0);
         }
-        choose_groups(scan->s, head, need);
+        choose_groups(scan->call->s, head, need);
     }
 }
 
@@ -254,25 +257,23 @@ static void rank_fine(void *arg, size_t begin, size_t end, uint32_t thread)
     const struct scan *scan = arg;
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        struct head *head = &scan->s->heads[h];
+        struct head *head = &scan->call->heads[h];
         struct level *fine = &head->fine;
         if (fine->n_scored == fine->n_spans) continue;
         // Later scans keep the first one's masses, so that ranks stay comparable.
-        if (fine->n_scored == 0)
-            rank_masses(scan->s, head, count_shares(fine->n_spans, scan->share));
+        if (fine->n_scored == 0) rank_masses(scan->call->s, head, count_shares(head, false));
         const uint32_t first = fine->spans[fine->n_scored].slot;
-        rank_level(scan->s, head, fine, first);
+        rank_level(scan->call->s, head, fine, first);
         fine->n_scored = fine->n_spans;
     }
 }
 
-void search_scan(struct search *s)
+void search_scan(struct call *call)
 {
-    const struct selector_params *p = &s->selector->params;
-    struct scan scan = {.s = s};
-    pool_for(p->pool, p->n_kv_heads, 1, list_coarse, &scan);
+    struct scan scan = {.call = call};
+    search_cross(call, call->n_heads, list_coarse, &scan);
     score_spans(&scan, true);
-    pool_for(p->pool, p->n_kv_heads, 1, list_fine, &scan);
+    search_cross(call, call->n_heads, list_fine, &scan);
     score_spans(&scan, false);
-    pool_for(p->pool, p->n_kv_heads, 1, rank_fine, &scan);
+    search_cross(call, call->n_heads, rank_fine, &scan);
 }

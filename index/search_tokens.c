@@ -142,16 +142,16 @@ static void score_segment(const struct search *s, struct head *head, uint32_t se
 
 static void score_segments(void *arg, size_t begin, size_t end, uint32_t thread)
 {
-    const struct search *s = arg;
+    const struct call *call = arg;
+    const struct search *s = call->s;
     for (size_t item = begin; item < end; item++) {
-        struct head *head = &s->heads[item / s->args.n_segments];
+        struct head *head = &call->heads[item / s->args.n_segments];
         if (head->everything) continue;
         score_segment(s, head, (uint32_t)(item % s->args.n_segments), thread);
     }
 }
 
-void search_tokens(struct search *s)
+void search_tokens(struct call *call)
 {
-    const struct selector_params *p = &s->selector->params;
-    pool_for(p->pool, (size_t)p->n_kv_heads * s->args.n_segments, 1, score_segments, s);
+    search_cross(call, (size_t)call->n_heads * call->s->args.n_segments, score_segments, call);
 }

@@ -152,6 +152,7 @@ const struct selector_ops selector_ops = {
     .search_close = search_close,
     .begin = search_begin,
     .pick = search_pick,
+    .pick_head = search_pick_head,
     .survey = search_survey,
     .leave = search_leave,
     .estimate = search_estimate,

@@ -152,6 +152,10 @@ struct selector_ops {
     // [n_kv_heads], whose `runs` are only those that this call adds, and valid until the next call.
     // A budget below what is picked adds nothing. UINT64_MAX picks all.
     void (*pick)(struct search *search, const uint64_t *budget, struct selection *out);
+    // The same for one head, to the bit, by the calling thread alone, which is that one of the
+    // pool. The pool's threads may do so at the same time, each for another head.
+    void (*pick_head)(struct search *search, uint32_t head, uint32_t thread, uint64_t budget,
+                      struct selection *out);
     // In place of the first pick, after which there is none; begin's threshold must be above 0, and
     // no budget UINT64_MAX: the rows [n_kv_heads, grid->n] that lie in units above each threshold,
     // floor and budget not applied.

@@ -181,10 +181,21 @@ void rig_begin(struct rig *rig, const float *q)
     selector_ops.begin(rig->search, &args);
 }
 
+static void pick_range(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    struct rig *rig = arg;
+    for (size_t h = begin; h < end; h++)
+        selector_ops.pick_head(rig->search, (uint32_t)h, thread, rig->budgets[h], &rig->picked[h]);
+}
+
 void rig_pick(struct rig *rig, uint64_t budget)
 {
-    const uint64_t budgets[RIG_HEADS] = {budget, budget, budget, budget};
-    selector_ops.pick(rig->search, budgets, rig->picked);
+    for (uint32_t h = 0; h < RIG_HEADS; h++)
+        rig->budgets[h] = budget;
+    if (rig->by_heads)
+        pool_for(rig->pool, rig->params.n_kv_heads, 1, pick_range, rig);
+    else
+        selector_ops.pick(rig->search, rig->budgets, rig->picked);
 }
 
 // ---- The truth ----------------------------------------------------------------------------------

@@ -42,11 +42,13 @@ struct rig {
     uint32_t n_segments;
     struct rig_segment segments[RIG_HEADS][RIG_SEGMENTS];
     struct index_view views[RIG_HEADS * RIG_SEGMENTS];
+    uint64_t budgets[RIG_HEADS];
     struct selection picked[RIG_HEADS];
     size_t row_bytes;
     float *q;        // [n_kv_heads, group, d_k]
     float threshold; // of searches, as in search_args; rig_open sets both to 0
     float floor_share;
+    bool by_heads; // picks each on one thread of the pool; rig_open sets it to false
 };
 
 // Parameters that a test may change: cluster, ball, 8-bit representatives, no second stage.
