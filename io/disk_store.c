@@ -279,21 +279,37 @@ static size_t count_to_await(const struct store *store)
     return share > 0 ? share : 1;
 }
 
-static fathom_status wait_reads(struct store *store, int64_t deadline_ns)
+static bool is_awaited(const struct store *store, const struct store_read *read)
+{
+    return read != NULL ? read->status == FATHOM_IN_PROGRESS : store->reads.n_left > 0;
+}
+
+// For one read or, with NULL, for all; false if the deadline passed first.
+static bool sleep_for(struct store *store, const struct store_read *read, int64_t deadline_ns)
 {
     bool slept = false;
-    while (store->reads.n_left > 0) {
+    while (is_awaited(store, read)) {
         size_t n_landed = store_flight_turn(store, 0, 0);
-        if (store->reads.n_left == 0) break;
-        if (deadline_ns != INT64_MAX && (int64_t)clock_ns() >= deadline_ns)
-            return FATHOM_IN_PROGRESS;
+        if (!is_awaited(store, read)) break;
+        if (deadline_ns != INT64_MAX && (int64_t)clock_ns() >= deadline_ns) return false;
         if (n_landed > 0) continue;
         store->stats.n_stalls += !slept;
         slept = true;
         (void)store_flight_turn(store, count_to_await(store), deadline_ns);
     }
+    return true;
+}
+
+static fathom_status wait_reads(struct store *store, int64_t deadline_ns)
+{
+    if (!sleep_for(store, NULL, deadline_ns)) return FATHOM_IN_PROGRESS;
     store->told = true;
     return store_flight_pass(&store->reads);
+}
+
+static void await_read(struct store *store, const struct store_read *read, int64_t deadline_ns)
+{
+    (void)sleep_for(store, read, deadline_ns);
 }
 
 static void get_stats(const struct store *store, struct store_stats *stats)
@@ -320,6 +336,7 @@ const struct store_ops store_ops = {
     .release = release_extent,
     .submit = submit,
     .wait = wait_reads,
+    .await = await_read,
     .stats = get_stats,
     .text = get_text,
 };

@@ -69,9 +69,11 @@ struct store_ops {
     // Waits for all reads that are under way, up to deadline_ns of the monotonic clock (INT64_MAX:
     // without end). Returns FATHOM_IN_PROGRESS if the deadline passed first; else the worst
     // (lowest) status, with its text, of all that were begun since it last returned another; until
-    // more are begun, the same again. Those that wait their turn move up only in here, in write,
-    // in release and in submit.
+    // more are begun, the same again. Those that wait their turn move up only in here, in await, in
+    // write, in release and in submit.
     fathom_status (*wait)(struct store *store, int64_t deadline_ns);
+    // Waits for one read that was begun, up to the deadline: its status says what became of it.
+    void (*await)(struct store *store, const struct store_read *read, int64_t deadline_ns);
     void (*stats)(const struct store *store, struct store_stats *stats);
     const char *(*text)(const struct store *store); // "io_uring, O_DIRECT, 128 deep": for the log
 };

@@ -91,6 +91,8 @@ static void deadlines(void **state)
     assert_int_equal(store_ops.wait(rig.store, deadline_ns), FATHOM_IN_PROGRESS);
     assert_true((int64_t)clock_ns() >= deadline_ns);
     assert_int_equal(read.status, FATHOM_IN_PROGRESS);
+    store_ops.await(rig.store, &read, 0);
+    assert_int_equal(read.status, FATHOM_IN_PROGRESS);
     store_ops.stats(rig.store, &after);
     assert_int_equal(after.n_stalls, before.n_stalls + 1);
     assert_int_equal(after.n_reads, 0);
@@ -98,6 +100,29 @@ static void deadlines(void **state)
     check_ok(store_ops.wait(rig.store, INT64_MAX));
     assert_int_equal(read.status, FATHOM_OK);
     store_rig_compare(rig.buffer, 1, 0, 8);
+    store_rig_fini(&rig);
+}
+
+// What became of one read is told by its status, and to whoever waits for all.
+static void await_one(void **state)
+{
+    struct store_rig rig;
+    (void)state;
+    open_rig(&rig);
+    const struct store_extent extent = store_rig_put(&rig, 1, 5);
+    struct store_read reads[] = {
+        {.extent = extent, .n_pages = 4, .at = rig.buffer},
+        {.extent = extent, .page = 4, .n_pages = 1, .at = rig.buffer + 4 * STORE_PAGE_BYTES}};
+    queue_fake.n_good = queue_fake.n_pushed + 1;
+    queue_fake.result = -EIO;
+    check_ok(store_ops.submit(rig.store, reads, 2));
+    store_ops.await(rig.store, &reads[0], INT64_MAX);
+    assert_int_equal(reads[0].status, FATHOM_OK);
+    store_rig_compare(rig.buffer, 1, 0, 4);
+    store_ops.await(rig.store, &reads[1], INT64_MAX);
+    assert_int_equal(reads[1].status, FATHOM_EIO);
+    store_ops.await(rig.store, &reads[1], INT64_MAX); // is done, and stays so
+    check_error(store_ops.wait(rig.store, INT64_MAX), FATHOM_EIO, "page 4 of the extent of 5");
     store_rig_fini(&rig);
 }
 
@@ -269,9 +294,13 @@ static void private_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(day_cap),      cmocka_unit_test(deadlines),
-        cmocka_unit_test(halves),       cmocka_unit_test(each_request_fails),
-        cmocka_unit_test(small_disk),   cmocka_unit_test(file_size_limit),
+        cmocka_unit_test(day_cap),
+        cmocka_unit_test(deadlines),
+        cmocka_unit_test(await_one),
+        cmocka_unit_test(halves),
+        cmocka_unit_test(each_request_fails),
+        cmocka_unit_test(small_disk),
+        cmocka_unit_test(file_size_limit),
         cmocka_unit_test(private_file),
     };
     return check_run("t_store_limits", tests, sizeof tests / sizeof tests[0]);
