@@ -231,22 +231,26 @@ static void begin_search(fathom_engine *engine, const struct slot *slot, uint32_
     engine->selector_ops->begin(engine->search, &args);
 }
 
+static void add_time(double *sum_s, uint64_t *from_ns)
+{
+    const uint64_t now_ns = clock_ns();
+    *sum_s += (double)(now_ns - *from_ns) * 1e-9;
+    *from_ns = now_ns;
+}
+
 // Picks for tokens first .. first + n - 1 of the step together and attends to what is picked.
 static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uint32_t layer,
                                    uint32_t first, uint32_t n, struct sealed_parts *parts)
 {
     const struct fathom_engine_params *p = &engine->params;
-    const struct selector_ops *ops = engine->selector_ops;
     const bool covers = n == 1 && coverage_is_due(engine, slot);
-    uint64_t at_ns = clock_ns(), now_ns;
+    uint64_t from_ns = clock_ns();
     begin_search(engine, slot, layer, first, n, covers);
     for (bool more = true, again = false; more; again = true) {
-        ops->pick(engine->search, engine->budgets, engine->selections);
-        now_ns = clock_ns();
-        engine->stats.select_s += (double)(now_ns - at_ns) * 1e-9;
+        FATHOM_TRY(pick_and_read(engine, slot, layer));
+        add_time(&engine->stats.select_s, &from_ns);
         FATHOM_TRY(sealed_attend_picked(engine, slot, layer, first, n, again, parts));
-        at_ns = clock_ns();
-        engine->stats.attend_s += (double)(at_ns - now_ns) * 1e-9;
+        add_time(&engine->stats.attend_s, &from_ns);
         if (n > 1) return FATHOM_OK;
         engine->stats.n_rounds++;
         more = p->kv.coverage > 0.0f && engine->fetch.n_left == 0 &&
@@ -256,7 +260,7 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
     if (covers) account_coverage(engine, layer, sealed_lse(engine, parts));
     if (p->kv.estimate) {
         const struct sealed_part part = sealed_add_part(engine, parts);
-        ops->estimate(engine->search, part.o, part.lse);
+        engine->selector_ops->estimate(engine->search, part.o, part.lse);
     }
     return FATHOM_OK;
 }

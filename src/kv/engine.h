@@ -6,6 +6,8 @@
 #ifndef FATHOM_SRC_KV_ENGINE_H
 #define FATHOM_SRC_KV_ENGINE_H
 
+#include <stdatomic.h>
+
 #include "fathom/fathom.h"
 #include "src/iface/device.h"
 #include "src/kv/fetch.h"
@@ -109,6 +111,7 @@ struct fathom_engine {
     struct worker *workers;       // [threads of the pool]
     struct index_view *views;     // [n_kv_heads, n_sealed_max]
     struct selection *selections; // [n_kv_heads]
+    _Atomic(bool) *picked;        // [n_kv_heads] the selection is there, in the pick in work
     uint64_t *budgets;            // [n_kv_heads] of the layer in work
     uint64_t *surveyed;           // [n_kv_heads, CALIBRATE_GRID]
     struct budget *head_budgets;  // [n_layers, n_kv_heads] as the caller wants them

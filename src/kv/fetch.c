@@ -58,6 +58,11 @@ void fetch_close(struct fetch *fetch)
     *fetch = (struct fetch){0};
 }
 
+void fetch_reset(struct fetch *fetch)
+{
+    fetch->n_wants = fetch->n_begun = fetch->n_used = fetch->n_left = 0;
+}
+
 // ---- The units that are kept --------------------------------------------------------------------
 
 // Unlike any other's: units of a segment are fewer than 2^16.
@@ -152,46 +157,37 @@ static const struct kept *find_kept(struct fetch *fetch, uint64_t key)
 
 // ---- Resolving wants ----------------------------------------------------------------------------
 
-struct batch {
-    struct fetch *fetch;
-    uint32_t n_pages; // given out
-    uint32_t n_reads;
-    bool blocked; // by a read that was left behind
-};
-
 // Pages that may still be given out in this batch: half the buffer is for it, so that what it found
 // in the other half stays.
-static uint32_t pages_left(const struct batch *batch)
+static uint32_t pages_left(const struct fetch *fetch)
 {
-    return batch->fetch->n_pages / 2 - batch->n_pages;
+    return fetch->n_pages / 2 - fetch->n_batch_pages;
 }
 
 // Whether giving out the rest of the batch's pages may overwrite the entry.
-static bool in_danger(const struct batch *batch, const struct kept *kept)
+static bool in_danger(const struct fetch *fetch, const struct kept *kept)
 {
-    const struct fetch *fetch = batch->fetch;
     const uint32_t ahead = kept->page >= fetch->head ? kept->page - fetch->head
                                                      : kept->page + fetch->n_pages - fetch->head;
     // Skipping the buffer's end costs pages too: at most those of the longest unit.
-    return ahead <= pages_left(batch) + fetch->n_pages / 8;
+    return ahead <= pages_left(fetch) + fetch->n_pages / 8;
 }
 
-static bool take_pages(struct batch *batch, uint32_t n_pages, uint32_t *page)
+static bool take_pages(struct fetch *fetch, uint32_t n_pages, uint32_t *page)
 {
-    batch->blocked = !give_pages(batch->fetch, n_pages, page);
-    if (!batch->blocked) batch->n_pages += n_pages;
-    return !batch->blocked;
+    fetch->blocked = !give_pages(fetch, n_pages, page);
+    if (!fetch->blocked) fetch->n_batch_pages += n_pages;
+    return !fetch->blocked;
 }
 
 // What was found stays for the batch: moved to the front if it must be. What is still being read
 // stays where it is, as its pages are given to nobody. NULL: there is no room.
-static const struct kept *hold(struct batch *batch, const struct kept *found)
+static const struct kept *hold(struct fetch *fetch, const struct kept *found)
 {
-    struct fetch *fetch = batch->fetch;
     if (is_under_way(found)) return found;
     struct kept moved = *found;
-    const bool moves = in_danger(batch, found);
-    if (moves && !take_pages(batch, moved.n_pages, &moved.page)) return NULL;
+    const bool moves = in_danger(fetch, found);
+    if (moves && !take_pages(fetch, moved.n_pages, &moved.page)) return NULL;
     fetch->n_hits++;
     if (!moves) return found;
     memmove(fetch->buffer + (size_t)moved.page * PAGE, fetch->buffer + (size_t)found->page * PAGE,
@@ -202,11 +198,10 @@ static const struct kept *hold(struct batch *batch, const struct kept *found)
 }
 
 // Begins to read pages of an extent, from page `first` on, to where there is room; NULL: nowhere.
-static const struct kept *begin_read(struct batch *batch, struct store_extent extent,
+static const struct kept *begin_read(struct fetch *fetch, struct store_extent extent,
                                      uint32_t first, struct kept *kept, bool stays)
 {
-    struct fetch *fetch = batch->fetch;
-    if (!take_pages(batch, kept->n_pages, &kept->page)) return NULL;
+    if (!take_pages(fetch, kept->n_pages, &kept->page)) return NULL;
     kept->read = &fetch->reads[fetch->n_reads++ % fetch->n_pages];
     *kept->read = (struct store_read){
         .extent = extent,
@@ -214,15 +209,13 @@ static const struct kept *begin_read(struct batch *batch, struct store_extent ex
         .n_pages = kept->n_pages,
         .at = fetch->buffer + (size_t)kept->page * PAGE,
     };
-    batch->n_reads++;
     return keep(fetch, kept, stays);
 }
 
 // False when the buffer holds no more.
-static bool resolve(struct batch *batch, const struct segments *segments,
+static bool resolve(struct fetch *fetch, const struct segments *segments,
                     const struct selector_ops *selector_ops, uint32_t layer_head, struct want *want)
 {
-    struct fetch *fetch = batch->fetch;
     const uint32_t head = layer_head + want->kv_head;
     const struct segment_class *class = segment_class(segments, want->segment);
     const uint32_t *begins =
@@ -236,10 +229,11 @@ static bool resolve(struct batch *batch, const struct segments *segments,
         .n_pages = (uint32_t)((end + PAGE - 1) / PAGE) - first,
         .skip_bytes = (uint32_t)(begin % PAGE),
     };
-    if (kept.n_pages > pages_left(batch)) return false;
+    fetch->blocked = false;
+    if (kept.n_pages > pages_left(fetch)) return false;
     const struct kept *found = stays ? find_kept(fetch, kept.key) : NULL;
-    found = found != NULL ? hold(batch, found)
-                          : begin_read(batch, want->segment->extents[head], first, &kept, stays);
+    found = found != NULL ? hold(fetch, found)
+                          : begin_read(fetch, want->segment->extents[head], first, &kept, stays);
     if (found == NULL) return false;
     want->rows = fetch->buffer + (size_t)found->page * PAGE + found->skip_bytes;
     want->read = found->read;
@@ -252,7 +246,7 @@ static void forget_all(struct fetch *fetch)
     memset(fetch->table, 0, fetch->n_table * sizeof *fetch->table);
 }
 
-// The batch's reads are the latest in their ring, whose end may lie between them.
+// The latest n reads in their ring, whose end may lie between them.
 static fathom_status submit(struct fetch *fetch, const struct segments *segments, uint32_t n)
 {
     const struct store_ops *ops = segments->store_ops;
@@ -267,22 +261,24 @@ static fathom_status submit(struct fetch *fetch, const struct segments *segments
 
 fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
                           const struct selector_ops *selector_ops, uint32_t layer_head,
-                          uint32_t first, int64_t deadline_ns, uint32_t *n)
+                          int64_t deadline_ns)
 {
     const struct store_ops *ops = segments->store_ops;
-    struct batch batch = {.fetch = fetch};
-    uint32_t i = first;
-    // What was left behind may have come by now. Whoever wants it will see if it failed.
-    (void)ops->wait(segments->store, 0);
+    if (fetch->n_begun == fetch->n_wants) return FATHOM_OK;
+    if (fetch->n_begun == fetch->n_used) {
+        // What was left behind may have come by now. Whoever wants it will see if it failed.
+        (void)ops->wait(segments->store, 0);
+        fetch->n_batch_pages = 0;
+    }
     for (;;) {
-        while (i < fetch->n_wants &&
-               resolve(&batch, segments, selector_ops, layer_head, &fetch->wants[i]))
-            i++;
-        *n = i - first;
-        if (*n > 0) return submit(fetch, segments, batch.n_reads);
-        if (!batch.blocked) break;
+        const uint64_t n_reads = fetch->n_reads;
+        while (fetch->n_begun < fetch->n_wants &&
+               resolve(fetch, segments, selector_ops, layer_head, &fetch->wants[fetch->n_begun]))
+            fetch->n_begun++;
+        if (fetch->n_begun > fetch->n_used)
+            return submit(fetch, segments, (uint32_t)(fetch->n_reads - n_reads));
+        if (!fetch->blocked) break;
         if (ops->wait(segments->store, deadline_ns) == FATHOM_IN_PROGRESS) return FATHOM_OK;
-        batch.blocked = false;
     }
     return status_set(FATHOM_ENOMEM,
                       "a unit does not fit into %u pages of RAM for units from "
@@ -290,15 +286,17 @@ fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
                       fetch->n_pages);
 }
 
-fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments, uint32_t first,
-                         uint32_t n, int64_t deadline_ns)
+fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments, uint32_t n,
+                         int64_t deadline_ns)
 {
     const struct store_ops *ops = segments->store_ops;
     bool failed = false;
-    // An error may be of what was left behind, and nobody's who waits now.
-    (void)ops->wait(segments->store, deadline_ns);
-    for (uint32_t i = first; i < first + n; i++)
-        failed = failed || (fetch->wants[i].read != NULL && fetch->wants[i].read->status < 0);
+    for (uint32_t i = fetch->n_used; i < fetch->n_used + n; i++) {
+        const struct store_read *read = fetch->wants[i].read;
+        if (read == NULL) continue;
+        ops->await(segments->store, read, deadline_ns);
+        failed = failed || read->status < 0;
+    }
     if (!failed) return FATHOM_OK;
     forget_all(fetch);
     return ops->wait(segments->store, INT64_MAX);

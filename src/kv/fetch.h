@@ -44,6 +44,10 @@ struct fetch {
     struct want *wants;       // [n_wants_max]
     uint32_t n_wants;
     uint32_t n_wants_max;
+    uint32_t n_begun;       // of wants: resolved, and being read
+    uint32_t n_used;        // of these: the step is done with them
+    uint32_t n_batch_pages; // given out since the step was done with all that had been begun
+    bool blocked;           // the last want that was not begun: by a read that was left behind
     struct left_unit *left; // [n_wants_max] of the step, in the order of wants: not there in time
     uint32_t n_left;
     uint64_t n_hits;
@@ -55,17 +59,19 @@ void fetch_close(struct fetch *fetch);
 // Bytes that fetch_open takes beside a buffer of that many.
 size_t fetch_table_bytes(size_t bytes, uint32_t n_wants_max);
 
-// Resolves wants from `first` on, as many as the buffer holds at once, and begins to read what is
-// not there; *n of them. Where reads that were left behind are in the way of all, waits for these
-// up to the deadline: *n is 0 if it passes. layer_head: KV head 0 of the layer.
+// Nothing is wanted.
+void fetch_reset(struct fetch *fetch);
+// Resolves wants from n_begun on, as many as the buffer holds beside those that are not used yet,
+// and begins to read what is not there. Where all that was begun is used, and reads that were left
+// behind are in the way of more, waits for these up to the deadline: nothing is begun if it passes.
+// layer_head: KV head 0 of the layer.
 FATHOM_MUST_USE fathom_status fetch_begin(struct fetch *fetch, const struct segments *segments,
                                           const struct selector_ops *selector_ops,
-                                          uint32_t layer_head, uint32_t first, int64_t deadline_ns,
-                                          uint32_t *n);
-// Waits for the rows of n wants from `first` on, up to the deadline; fetch_has says which are
+                                          uint32_t layer_head, int64_t deadline_ns);
+// Waits for the rows of n begun wants from n_used on, up to the deadline; fetch_has says which are
 // there.
 FATHOM_MUST_USE fathom_status fetch_wait(struct fetch *fetch, const struct segments *segments,
-                                         uint32_t first, uint32_t n, int64_t deadline_ns);
+                                         uint32_t n, int64_t deadline_ns);
 static inline bool fetch_has(const struct want *want)
 {
     return want->rows != NULL && (want->read == NULL || want->read->status == FATHOM_OK);

@@ -121,6 +121,7 @@ static fathom_status open_workers(fathom_engine *engine)
                        &engine->views));
     FATHOM_TRY(
         mem_new(p->n_kv_heads, sizeof *engine->selections, "selections", &engine->selections));
+    FATHOM_TRY(mem_new(p->n_kv_heads, sizeof *engine->picked, "selections", &engine->picked));
     FATHOM_TRY(mem_new(p->n_kv_heads, sizeof *engine->budgets, "budgets", &engine->budgets));
     FATHOM_TRY(mem_new((size_t)p->n_kv_heads * CALIBRATE_GRID, sizeof *engine->surveyed, "survey",
                        &engine->surveyed));
@@ -284,6 +285,7 @@ static void close_workers(fathom_engine *engine)
     mem_free(engine->workers);
     mem_free(engine->views);
     mem_free(engine->selections);
+    mem_free(engine->picked);
     mem_free(engine->budgets);
     mem_free(engine->surveyed);
     mem_free(engine->head_budgets);

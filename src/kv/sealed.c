@@ -95,35 +95,53 @@ const float *sealed_merge(fathom_engine *engine, const struct sealed_parts *part
 
 // ---- Rounds -------------------------------------------------------------------------------------
 
-// Rows in RAM, and meanwhile and then those on disk, in as many rounds as the buffer asks for.
+static fathom_status begin_reads(fathom_engine *engine, uint32_t layer, int64_t deadline_ns)
+{
+    return fetch_begin(&engine->fetch, &engine->segments, engine->selector_ops,
+                       layer * engine->params.n_kv_heads, deadline_ns);
+}
+
+fathom_status sealed_begin_reads(fathom_engine *engine, const struct slot *slot, uint32_t layer,
+                                 uint32_t kv_head)
+{
+    wants_picked(engine, slot, kv_head);
+    return begin_reads(engine, layer, 0);
+}
+
+// How many of the wants that are begun and not used belong to the next heads, one for each thread:
+// whole heads, so that sums do not depend on when their rows came.
+static uint32_t count_next(const struct fetch *fetch, uint32_t n_threads)
+{
+    uint32_t i = fetch->n_used;
+    while (i < fetch->n_begun &&
+           fetch->wants[i].kv_head / n_threads == fetch->wants[fetch->n_used].kv_head / n_threads)
+        i++;
+    return i - fetch->n_used;
+}
+
+// Rows in RAM, and meanwhile and then those on disk: the first heads' while the next ones' are on
+// their way, and in as many rounds as the buffer asks for.
 static fathom_status attend_everywhere(struct feed *s, void (*feed_ram)(const struct feed *feed))
 {
     fathom_engine *engine = s->engine;
     struct fetch *fetch = &engine->fetch;
-    const uint32_t layer_head = s->layer * engine->params.n_kv_heads;
-    uint32_t done = 0, n = 0;
-    fetch->n_left = 0;
-    if (fetch->n_wants > 0)
-        FATHOM_TRY(
-            fetch_begin(fetch, &engine->segments, engine->selector_ops, layer_head, 0, 0, &n));
+    const uint32_t n_threads = pool_count(engine->device->pool);
     feed_ram(s);
     s->accumulate = true;
-    while (done < fetch->n_wants) {
+    while (fetch->n_used < fetch->n_wants) {
         const uint64_t start_ns = clock_ns();
-        if (n == 0)
-            FATHOM_TRY(fetch_begin(fetch, &engine->segments, engine->selector_ops, layer_head, done,
-                                   s->deadline_ns, &n));
-        FATHOM_TRY(fetch_wait(fetch, &engine->segments, done, n, s->deadline_ns));
+        FATHOM_TRY(begin_reads(engine, s->layer, s->deadline_ns));
+        const uint32_t n = count_next(fetch, n_threads);
+        FATHOM_TRY(fetch_wait(fetch, &engine->segments, n, s->deadline_ns));
         engine->stats.disk_wait_s += (double)(clock_ns() - start_ns) * 1e-9;
         if (n == 0) break; // and the deadline has passed
-        s->wants = fetch->wants + done;
+        s->wants = fetch->wants + fetch->n_used;
         s->n_wants = n;
         feed_wants(s);
-        wants_leave(engine, done, n);
-        done += n;
-        n = 0;
+        wants_leave(engine, fetch->n_used, n);
+        fetch->n_used += n;
     }
-    wants_leave(engine, done, fetch->n_wants - done);
+    wants_leave(engine, fetch->n_used, fetch->n_wants - fetch->n_used);
     return FATHOM_OK;
 }
 
@@ -174,7 +192,6 @@ fathom_status sealed_attend_picked(fathom_engine *engine, struct slot *slot, uin
     feed.deadline_ns = find_deadline(engine, parts, accumulate);
     parts->n_parts = 1 + parts->n_shares;
     warm_segments(engine, slot);
-    wants_picked(engine, slot);
     FATHOM_TRY(attend_everywhere(&feed, feed_picked));
     const struct fetch *fetch = &engine->fetch;
     if (fetch->n_left > 0) engine->selector_ops->leave(engine->search, fetch->left, fetch->n_left);
@@ -187,6 +204,8 @@ fathom_status sealed_attend_all(fathom_engine *engine, struct slot *slot, uint32
 {
     struct feed feed = feed_of_tokens(engine, slot, layer, 0, parts->n_tokens, parts);
     parts->n_parts = 1 + parts->n_shares;
+    fetch_reset(&engine->fetch);
     wants_all(engine, slot, layer);
+    FATHOM_TRY(begin_reads(engine, layer, 0));
     return attend_everywhere(&feed, feed_all);
 }

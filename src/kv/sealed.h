@@ -42,9 +42,14 @@ struct sealed_part sealed_add_part(fathom_engine *engine, struct sealed_parts *p
 struct sealed_part sealed_part_at(const fathom_engine *engine, const struct sealed_parts *parts,
                                   uint32_t i);
 
-// Tokens first .. first + n - 1 of the step over what engine->selections add; accumulate: to what
-// an earlier round attended to. Units that miss the deadline of a step of one token are left out,
-// of engine->selections too: they are engine->fetch.left, and no pick may follow.
+// Begins to read what engine->selections of a KV head add of rows on disk; heads come in their
+// order, and fetch_reset before the first.
+FATHOM_MUST_USE fathom_status sealed_begin_reads(fathom_engine *engine, const struct slot *slot,
+                                                 uint32_t layer, uint32_t kv_head);
+// Tokens first .. first + n - 1 of the step over what engine->selections add, once the reads of all
+// heads are begun; accumulate: to what an earlier round attended to. Units that miss the deadline
+// of a step of one token are left out, of engine->selections too: they are engine->fetch.left, and
+// no pick may follow.
 FATHOM_MUST_USE fathom_status sealed_attend_picked(fathom_engine *engine, struct slot *slot,
                                                    uint32_t layer, uint32_t first, uint32_t n,
                                                    bool accumulate, struct sealed_parts *parts);
@@ -58,9 +63,14 @@ const float *sealed_lse(fathom_engine *engine, const struct sealed_parts *parts)
 // The parts merged: [n_tokens, n_heads, d_v].
 const float *sealed_merge(fathom_engine *engine, const struct sealed_parts *parts);
 
+// ---- pick.c -------------------------------------------------------------------------------------
+// Picks on for all KV heads of the layer, up to engine->budgets, and begins to read what that adds.
+FATHOM_MUST_USE fathom_status pick_and_read(fathom_engine *engine, const struct slot *slot,
+                                            uint32_t layer);
+
 // ---- wants.c ------------------------------------------------------------------------------------
-// Fill engine->fetch.wants, by KV head, with what lies on disk.
-void wants_picked(fathom_engine *engine, const struct slot *slot);
+// Add to engine->fetch.wants, by KV head, what lies on disk.
+void wants_picked(fathom_engine *engine, const struct slot *slot, uint32_t kv_head);
 void wants_all(fathom_engine *engine, const struct slot *slot, uint32_t layer);
 // Those of wants first .. first + n - 1 that are not there become engine->fetch.left.
 void wants_leave(fathom_engine *engine, uint32_t first, uint32_t n);

@@ -51,8 +51,8 @@ static uint64_t step_bytes(const fathom_engine *engine)
 {
     const struct fathom_engine_params *p = &engine->params;
     const uint64_t n_threads = pool_count(engine->device->pool);
-    const uint64_t of_heads = sizeof *engine->selections + sizeof *engine->budgets +
-                              CALIBRATE_GRID * sizeof *engine->surveyed +
+    const uint64_t of_heads = sizeof *engine->selections + sizeof *engine->picked +
+                              sizeof *engine->budgets + CALIBRATE_GRID * sizeof *engine->surveyed +
                               engine->n_sealed_max * sizeof *engine->views;
     return n_threads * (build_scratch_bytes(engine) + ATTEND_SCRATCH_BYTES +
                         RUNS_MAX * sizeof(struct kv_run)) +

@@ -4,32 +4,28 @@
 
 enum { WANT_BYTES_MAX = 512 << 10 }; // of a piece
 
-void wants_picked(fathom_engine *engine, const struct slot *slot)
+void wants_picked(fathom_engine *engine, const struct slot *slot, uint32_t kv_head)
 {
     struct fetch *fetch = &engine->fetch;
-    fetch->n_wants = 0;
-    if (engine->segments.store == NULL) return;
-    for (uint32_t kv_head = 0; kv_head < engine->params.n_kv_heads; kv_head++) {
-        const struct selection *s = &engine->selections[kv_head];
-        struct want *last = NULL;
-        for (uint32_t i = 0; i < s->n_runs; i++) {
-            const struct picked_run *run = &s->runs[i];
-            const struct segment *segment = slot->sealed[run->segment].segment;
-            if (segment->rows_place != SLAB_NONE) continue;
-            if (last != NULL && last->sealed == run->segment && last->unit == run->unit &&
-                last->run_end == i) {
-                last->run_end++;
-                continue;
-            }
-            last = &fetch->wants[fetch->n_wants++];
-            *last = (struct want){.segment = segment,
-                                  .sealed = run->segment,
-                                  .kv_head = kv_head,
-                                  .unit = run->unit,
-                                  .unit_end = run->unit + 1,
-                                  .run = i,
-                                  .run_end = i + 1};
+    const struct selection *s = &engine->selections[kv_head];
+    struct want *last = NULL;
+    for (uint32_t i = 0; i < s->n_runs; i++) {
+        const struct picked_run *run = &s->runs[i];
+        const struct segment *segment = slot->sealed[run->segment].segment;
+        if (segment->rows_place != SLAB_NONE) continue;
+        if (last != NULL && last->sealed == run->segment && last->unit == run->unit &&
+            last->run_end == i) {
+            last->run_end++;
+            continue;
         }
+        last = &fetch->wants[fetch->n_wants++];
+        *last = (struct want){.segment = segment,
+                              .sealed = run->segment,
+                              .kv_head = kv_head,
+                              .unit = run->unit,
+                              .unit_end = run->unit + 1,
+                              .run = i,
+                              .run_end = i + 1};
     }
 }
 
@@ -59,7 +55,6 @@ static void want_segment(fathom_engine *engine, const struct slot *slot, uint32_
 
 void wants_all(fathom_engine *engine, const struct slot *slot, uint32_t layer)
 {
-    engine->fetch.n_wants = 0;
     for (uint32_t kv_head = 0; kv_head < engine->params.n_kv_heads; kv_head++)
         for (uint32_t i = 0; i < slot->n_sealed; i++)
             if (slot->sealed[i].segment->rows_place == SLAB_NONE)
