@@ -19,14 +19,15 @@
 enum {
     SEED = 20261126,
     N_LAYERS = 2,
-    N_KV_HEADS = 2,
-    N_HEADS = 4,
+    N_KV_HEADS = 4,
+    N_HEADS = 8,
     D = 16,
     UNIT = 8,
     N_STEP = 64,
     N_PROMPT = 1600,
     N_MAX = 2000,
     DEADLINE_US = 1000,
+    AMPLE_US = 50000, // for what is not held
 };
 static const double tolerance = 5e-3;
 
@@ -196,7 +197,7 @@ static void coverage(void **state)
     double least = 1.0, most = 0.0;
     (void)state;
     p.kv.verify_share = 1.0f;
-    p.kv.disk_deadline_us = 20000; // enough for what is not held
+    p.kv.disk_deadline_us = AMPLE_US;
     open_rig(&rig, &p);
     for (int i = 0; i < 20; i++) {
         const struct fathom_kv_stats a = rig_stats(rig.tiered);
@@ -226,6 +227,7 @@ static void later_hits(void **state)
     struct fathom_engine_params p = base_params();
     (void)state;
     p.kv.budget_tokens = UNIT;
+    p.kv.disk_deadline_us = AMPLE_US;
     open_rig(&rig, &p);
     decode(&rig);
     ask_anew(&rig);
@@ -250,8 +252,9 @@ static void later_hits(void **state)
 // A read that nobody waited for any more fails: whoever wants its rows again reads them again.
 static void late_errors(void **state)
 {
-    const struct fathom_engine_params p = base_params();
+    struct fathom_engine_params p = base_params();
     (void)state;
+    p.kv.disk_deadline_us = AMPLE_US;
     open_rig(&rig, &p);
     queue_fake.holds = true;
     queue_fake.n_good = queue_fake.n_pushed;

@@ -62,7 +62,7 @@ static bool chance(struct rng *rng, uint32_t percent)
 static void draw_shape(struct rng *rng, struct fathom_engine_params *p)
 {
     p->n_layers = PICK(rng, 1, 2);
-    p->n_kv_heads = PICK(rng, 1, 1, 2);
+    p->n_kv_heads = PICK(rng, 1, 2, 4);
     p->n_heads = p->n_kv_heads * PICK(rng, 1, 2, 3);
     p->d_k = PICK(rng, 8, 16, 20);
     p->d_v = PICK(rng, 8, 16, 12);
