@@ -15,9 +15,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include <cmocka.h>
-
 #include "fathom/types.h"
+
+// Tests of CUDA code are C++; CMocka does not know it.
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include <cmocka.h>
+#ifdef __cplusplus
+}
+#endif
 
 static size_t check_n_skipped;
 

@@ -1,0 +1,33 @@
+// The geometry of launches: plain C, so that it is tested without a device.
+
+#ifndef FATHOM_GPU_GPU_GRID_H
+#define FATHOM_GPU_GPU_GRID_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gpu_grid {
+    uint32_t blocks[3];
+    uint32_t threads;      // of a block: a multiple of 32, all along x
+    uint32_t shared_bytes; // dynamic shared memory of a block
+};
+
+enum { GPU_WARP = 32, GPU_ROW_THREADS_MAX = 1024, GPU_VALUE_THREADS = 256 };
+
+// Kernels go over what is beyond the grid in strides, so a grid may be smaller than the work. No
+// grid is empty: who has no work does not launch.
+
+// A block for each row, with a thread for every four columns as far as that goes.
+struct gpu_grid gpu_grid_rows(size_t n_rows, size_t n_cols);
+// A thread for each value.
+struct gpu_grid gpu_grid_values(size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,291 @@
+// Runs a grid: its blocks one after another, the threads of a block as fibers in an order that the
+// mode says. A thread runs until it waits or ends, so what no barrier orders happens in that order.
+
+#include "tests/emu/emu_block.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/rng.h"
+#include "tests/emu/emu_private.h"
+#include "tests/emu/emu_sanitizer.h"
+
+// Two fills, so that what reads memory that nobody wrote differs between the runs of a swap. The
+// first reads as NaN and as -1.
+enum { POISON = 0xff, POISON_SWAPPED = 0x7b };
+
+struct emu_block emu_block;
+const struct emu_ids *emu_ids;
+static struct rng rng;
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || strcmp(a, b) == 0; // mostly the very same
+}
+
+bool emu_place_equal(const struct emu_place *a, const struct emu_place *b)
+{
+    return a->line == b->line && same_text(a->what, b->what) && same_text(a->file, b->file);
+}
+
+// ---- Waiting ------------------------------------------------------------------------------------
+
+static bool same_fate(const struct emu_thread *a, const struct emu_thread *b)
+{
+    return a->state == b->state && (a->state != EMU_WAITING ||
+                                    (a->mask == b->mask && emu_place_equal(&a->place, &b->place)));
+}
+
+void emu_block_stuck(const char *why)
+{
+    enum { LINES_MAX = 12 };
+    const struct emu_block *block = &emu_block;
+    const uint3 at = block->threads[0]->ids.block;
+    fprintf(stderr, "emu: error: %s, in kernel %s, block (%u, %u, %u) of %u threads:\n", why,
+            block->launch->name, at.x, at.y, at.z, block->n_threads);
+    for (unsigned i = 0, end, n = 0; i < block->n_threads && n < LINES_MAX; i = end, n++) {
+        const struct emu_thread *thread = block->threads[i];
+        for (end = i; end < block->n_threads && same_fate(block->threads[end], thread);)
+            end++;
+        fprintf(stderr, "    threads %u to %u ", i, end - 1);
+        if (thread->state == EMU_WAITING)
+            fprintf(stderr, "wait at %s, %s:%d, mask %08x\n", thread->place.what,
+                    thread->place.file, thread->place.line, thread->mask);
+        else
+            fprintf(stderr, "%s\n", thread->state == EMU_GONE ? "have ended" : "can run");
+    }
+    abort();
+}
+
+void emu_block_wait(void)
+{
+    struct emu_thread *thread = emu_block.running;
+    emu_fiber_leave(&thread->fiber);
+}
+
+void emu_block_wake(unsigned index)
+{
+    struct emu_block *block = &emu_block;
+    block->threads[index]->state = EMU_READY;
+    block->ready[(block->ready_first + block->n_ready++) % EMU_THREADS_MAX] = index;
+}
+
+static void finish_barrier(const struct emu_place *place)
+{
+    struct emu_block *block = &emu_block;
+    unsigned count = 0;
+    if (block->n_gone > 0) emu_block_stuck("a barrier after threads of the block have ended");
+    for (unsigned i = 0; i < block->n_threads; i++) {
+        if (!emu_place_equal(&block->threads[i]->place, place))
+            emu_block_stuck("the threads of a block at different barriers");
+        count += block->threads[i]->predicate;
+    }
+    block->n_at_barrier = 0;
+    for (unsigned i = 0; i < block->n_threads; i++) {
+        unsigned index = block->order == 1 ? block->n_threads - 1 - i : i;
+        block->threads[index]->count = count;
+        emu_block_wake(index);
+    }
+}
+
+unsigned emu_barrier(const struct emu_place *place, bool predicate)
+{
+    struct emu_block *block = &emu_block;
+    struct emu_thread *thread = block->running;
+    thread->state = EMU_WAITING;
+    thread->place = *place;
+    thread->mask = 0;
+    thread->predicate = predicate;
+    const char *sync = &block->barrier_sync[thread->n_barriers++ % 2];
+    emu_release(sync);
+    if (++block->n_at_barrier + block->n_gone == block->n_threads) finish_barrier(place);
+    emu_block_wait();
+    emu_acquire(sync);
+    return thread->count;
+}
+
+// ---- Fences and atomics, for ThreadSanitizer ----------------------------------------------------
+
+void emu_fence(void)
+{
+    struct emu_thread *thread = emu_block.running;
+    for (unsigned i = 0; i < thread->n_atomics && i < EMU_ATOMICS_MAX; i++)
+        emu_acquire(thread->atomics[i]);
+    thread->n_atomics = 0;
+    thread->fenced = true;
+}
+
+void emu_atomic(const void *at)
+{
+    struct emu_thread *thread = emu_block.running;
+    if (__tsan_release == NULL) return;
+    if (thread->fenced) emu_release(at);
+    for (unsigned i = 0; i < thread->n_atomics && i < EMU_ATOMICS_MAX; i++)
+        if (thread->atomics[i] == at) return;
+    thread->atomics[thread->n_atomics++ % EMU_ATOMICS_MAX] = at;
+}
+
+// ---- Shared memory ------------------------------------------------------------------------------
+
+// From the heap, so that AddressSanitizer knows its bounds.
+static void *new_shared(size_t bytes, size_t align)
+{
+    enum { ALIGN_MIN = 16 };
+    void *at = NULL;
+    emu_ignore_begin();
+    if (posix_memalign(&at, align < ALIGN_MIN ? ALIGN_MIN : align, bytes > 0 ? bytes : 1) != 0)
+        emu_fail("no memory for %zu bytes of shared memory", bytes);
+    memset(at, emu_block.poison, bytes);
+    emu_ignore_end();
+    return at;
+}
+
+static void check_shared(void)
+{
+    enum { STATIC_MAX = 48 * 1024 };
+    const struct emu_launch *launch = emu_block.launch;
+    if (emu_block.static_bytes > STATIC_MAX)
+        emu_fail("kernel %s: %zu bytes of static shared memory: at most %d", launch->name,
+                 emu_block.static_bytes, STATIC_MAX);
+    if (emu_block.static_bytes + launch->shared_bytes > emu_shared_max())
+        emu_fail("kernel %s: %zu bytes of shared memory: the device has %zu", launch->name,
+                 emu_block.static_bytes + launch->shared_bytes, emu_shared_max());
+}
+
+void *emu_shared(const void *tag, size_t bytes, size_t align)
+{
+    struct emu_block *block = &emu_block;
+    for (unsigned i = 0; i < block->n_variables; i++)
+        if (block->variables[i].tag == tag) return block->variables[i].at;
+    if (block->n_variables == EMU_VARIABLES_MAX)
+        emu_fail("kernel %s: more than %d shared variables", block->launch->name,
+                 EMU_VARIABLES_MAX);
+    block->static_bytes += bytes;
+    check_shared();
+    block->variables[block->n_variables].tag = tag;
+    block->variables[block->n_variables].at = new_shared(bytes, align);
+    return block->variables[block->n_variables++].at;
+}
+
+void *emu_shared_dynamic(void)
+{
+    return emu_block.dynamic;
+}
+
+// ---- Blocks and grids ---------------------------------------------------------------------------
+
+static void thread_main(void)
+{
+    struct emu_block *block = &emu_block;
+    emu_fiber_entered();
+    emu_acquire(&block->begin_sync);
+    block->launch->run(block->launch->call);
+    struct emu_thread *thread = block->running;
+    if (thread->n_copies > 0)
+        emu_block_stuck("a thread ends with asynchronous copies that it did not wait for");
+    thread->state = EMU_GONE;
+    block->n_gone++;
+    emu_release(&block->end_sync);
+    emu_fiber_finish(&thread->fiber);
+}
+
+static void begin_thread(unsigned index, uint3 at)
+{
+    struct emu_block *block = &emu_block;
+    if (block->threads[index] == NULL) block->threads[index] = calloc(1, sizeof(struct emu_thread));
+    struct emu_thread *thread = block->threads[index];
+    if (thread == NULL) emu_fail("no memory for a thread");
+    const uint32_t *blocks = block->launch->blocks;
+    thread->ids.thread = (uint3){index, 0, 0};
+    thread->ids.block = at;
+    thread->ids.block_dim = (dim3){block->n_threads, 1, 1};
+    thread->ids.grid_dim = (dim3){blocks[0], blocks[1], blocks[2]};
+    thread->index = index;
+    thread->n_barriers = thread->n_meets = 0;
+    thread->n_copies = thread->n_groups = 0;
+    thread->n_atomics = 0;
+    thread->fenced = false;
+    emu_fiber_prepare(&thread->fiber, index, thread_main);
+}
+
+static void run_ready(void)
+{
+    struct emu_block *block = &emu_block;
+    if (block->order > 1) {
+        unsigned other = block->ready_first + rng_below(&rng, block->n_ready);
+        unsigned swapped = block->ready[other % EMU_THREADS_MAX];
+        block->ready[other % EMU_THREADS_MAX] = block->ready[block->ready_first];
+        block->ready[block->ready_first] = swapped;
+    }
+    struct emu_thread *thread = block->threads[block->ready[block->ready_first]];
+    block->ready_first = (block->ready_first + 1) % EMU_THREADS_MAX;
+    block->n_ready--;
+    block->running = thread;
+    emu_ids = &thread->ids;
+    emu_fiber_enter(&thread->fiber);
+    block->running = NULL;
+    emu_ids = NULL;
+}
+
+static void run_block(uint3 at)
+{
+    struct emu_block *block = &emu_block;
+    block->n_gone = block->n_at_barrier = block->n_variables = 0;
+    block->static_bytes = 0;
+    block->n_ready = block->ready_first = 0;
+    memset(block->n_in_warp, 0, sizeof block->n_in_warp);
+    check_shared();
+    block->dynamic = new_shared(block->launch->shared_bytes, 128);
+    for (unsigned i = 0; i < block->n_threads; i++)
+        begin_thread(i, at);
+    for (unsigned i = 0; i < block->n_threads; i++)
+        emu_block_wake(block->order == 1 ? block->n_threads - 1 - i : i);
+    emu_release(&block->begin_sync);
+    while (block->n_gone < block->n_threads) {
+        if (block->n_ready == 0) emu_block_stuck("threads wait for each other for ever");
+        run_ready();
+    }
+    emu_ignore_begin();
+    for (unsigned i = 0; i < block->n_variables; i++)
+        free(block->variables[i].at);
+    free(block->dynamic);
+    emu_ignore_end();
+}
+
+static void run_blocks(uint32_t order, bool eager_copies, unsigned char poison)
+{
+    struct emu_block *block = &emu_block;
+    const uint32_t *blocks = block->launch->blocks;
+    const size_t n = (size_t)blocks[0] * blocks[1] * blocks[2];
+    block->order = order;
+    block->eager_copies = eager_copies;
+    block->poison = poison;
+    rng_init(&rng, order);
+    const size_t first = order > 1 ? rng_below(&rng, (uint32_t)n) : 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t j = (i + first) % n;
+        if (order == 1) j = n - 1 - j;
+        run_block((uint3){(unsigned)(j % blocks[0]), (unsigned)(j / blocks[0] % blocks[1]),
+                          (unsigned)(j / blocks[0] / blocks[1])});
+    }
+    emu_acquire(&block->end_sync);
+}
+
+void emu_grid_run(const struct emu_launch *launch)
+{
+    const struct emu_mode *mode = emu_mode();
+    if (emu_block.running != NULL) emu_fail("kernel %s: launched by a kernel", launch->name);
+    emu_block.launch = launch;
+    emu_block.n_threads = launch->n_threads;
+    emu_fiber_begin();
+    if (!mode->swap) {
+        run_blocks(mode->order, mode->eager_copies, POISON);
+        return;
+    }
+    emu_memory_save();
+    run_blocks(1, true, POISON_SWAPPED);
+    emu_memory_swap();
+    run_blocks(0, false, POISON);
+    emu_memory_compare(launch->name);
+}

@@ -1,0 +1,57 @@
+// The geometry of launches: within what every device takes, and wide enough for the work.
+
+#include "tests/check.h"
+
+#include "gpu/gpu_grid.h"
+
+enum { BLOCKS_MAX = 4096 };
+
+static const size_t counts[] = {0,    1,    2,     31,      32,       33,         127,
+                                128,  129,  255,   256,     257,      4095,       4096,
+                                4097, 8192, 65536, 1048576, 16777217, 4294967297, (size_t)1 << 40};
+enum { COUNTS = sizeof counts / sizeof counts[0] };
+
+static void check_grid(struct gpu_grid grid)
+{
+    assert_true(grid.threads > 0 && grid.threads <= 1024 && grid.threads % GPU_WARP == 0);
+    assert_true(grid.blocks[0] > 0 && grid.blocks[0] <= BLOCKS_MAX);
+    assert_int_equal(grid.blocks[1], 1);
+    assert_int_equal(grid.blocks[2], 1);
+    assert_int_equal(grid.shared_bytes, 0);
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNTS; i++) {
+        const size_t n = counts[i];
+        struct gpu_grid grid = gpu_grid_values(n);
+        check_grid(grid);
+        assert_int_equal(grid.threads, GPU_VALUE_THREADS);
+        const size_t n_threads = (size_t)grid.threads * grid.blocks[0];
+        // A thread for each, and no block without work; or as many as there may be.
+        assert_true(grid.blocks[0] == BLOCKS_MAX || n_threads >= n);
+        assert_true(grid.blocks[0] == 1 || n > n_threads - grid.threads);
+    }
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNTS; i++)
+        for (size_t j = 0; j < COUNTS; j++) {
+            const size_t n_rows = counts[i], n_cols = counts[j];
+            struct gpu_grid grid = gpu_grid_rows(n_rows, n_cols);
+            check_grid(grid);
+            assert_true(grid.blocks[0] == BLOCKS_MAX || grid.blocks[0] >= n_rows);
+            assert_true(grid.blocks[0] == 1 || grid.blocks[0] <= n_rows);
+            assert_true(grid.threads == GPU_ROW_THREADS_MAX || 4 * (size_t)grid.threads >= n_cols);
+            assert_true(grid.threads == GPU_WARP || 4 * (size_t)(grid.threads - GPU_WARP) < n_cols);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_rows)};
+    return check_run("t_gpu_grid", tests, sizeof tests / sizeof tests[0]);
+}
