@@ -1,0 +1,212 @@
+// The emulated streams: what must come in order does, in every mode, and what need not, does not.
+
+#include "tests/gpu/gpu_rig.h"
+
+enum { STEPS = 60, STREAMS = 4 };
+
+// Host functions of several streams write down in which order they ran.
+static struct {
+    int steps[STREAMS * STEPS];
+    int n;
+} trace;
+
+static void note(void *arg)
+{
+    trace.steps[trace.n++] = *(int *)arg;
+}
+
+static const struct emu_mode *mode_named(const char *name)
+{
+    for (size_t i = 0; i < emu_n_modes; i++)
+        if (strcmp(emu_modes[i].name, name) == 0) return &emu_modes[i];
+    fail_msg("no mode %s", name);
+    return NULL;
+}
+
+static cudaStream_t open_stream(void)
+{
+    cudaStream_t stream = NULL;
+    gpu_ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return stream;
+}
+
+static cudaEvent_t open_event(void)
+{
+    cudaEvent_t event = NULL;
+    gpu_ok(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    return event;
+}
+
+// Step i of stream s is called s * STEPS + i.
+static void run_independent(void)
+{
+    static int names[STREAMS * STEPS];
+    cudaStream_t streams[STREAMS];
+    trace.n = 0;
+    for (int s = 0; s < STREAMS; s++)
+        streams[s] = open_stream();
+    for (int i = 0; i < STEPS; i++)
+        for (int s = 0; s < STREAMS; s++) {
+            names[s * STEPS + i] = s * STEPS + i;
+            gpu_ok(cudaLaunchHostFunc(streams[s], note, &names[s * STEPS + i]));
+        }
+    gpu_ok(cudaDeviceSynchronize());
+    for (int s = 0; s < STREAMS; s++)
+        gpu_ok(cudaStreamDestroy(streams[s]));
+    assert_int_equal(trace.n, STREAMS * STEPS);
+    int next[STREAMS] = {0};
+    for (int i = 0; i < trace.n; i++)
+        assert_int_equal(trace.steps[i] % STEPS, next[trace.steps[i] / STEPS]++);
+}
+GPU_TEST(independent)
+
+// How often the trace goes from one stream to another.
+static int changes(const struct emu_mode *mode)
+{
+    int n = 0;
+    emu_begin(mode);
+    run_independent();
+    assert_int_equal(emu_end(), 0);
+    for (int i = 1; i < trace.n; i++)
+        n += trace.steps[i] / STEPS != trace.steps[i - 1] / STEPS;
+    return n;
+}
+
+// At once: as they were queued. Late: a stream at a time. Seeds: neither, each its own, and always
+// the same.
+static void test_orders(void **state)
+{
+    (void)state;
+    struct emu_mode mode = {.name = "seed", .defer = 5};
+    int first[STREAMS * STEPS], second[STREAMS * STEPS];
+    assert_int_equal(changes(mode_named("plain")), STREAMS * STEPS - 1);
+    assert_int_equal(changes(mode_named("late")), STREAMS - 1);
+    const int n = changes(&mode);
+    assert_true(n > STREAMS && n < STREAMS * STEPS - 1);
+    memcpy(first, trace.steps, sizeof first);
+    assert_int_equal(changes(&mode), n);
+    assert_memory_equal(first, trace.steps, sizeof first);
+    mode.defer = 6;
+    changes(&mode);
+    memcpy(second, trace.steps, sizeof second);
+    assert_memory_not_equal(first, second, sizeof first);
+}
+
+// A waits for what B has done before its event, not for more.
+static void test_events(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 0; seed < 40; seed++) {
+        const struct emu_mode mode = {.name = "seed", .defer = seed};
+        int names[] = {0, 1, 2, 3};
+        emu_begin(&mode);
+        cudaStream_t a = open_stream(), b = open_stream();
+        cudaEvent_t event = open_event();
+        trace.n = 0;
+        gpu_ok(cudaStreamWaitEvent(a, event, 0)); // not recorded: no wait
+        gpu_ok(cudaLaunchHostFunc(b, note, &names[0]));
+        gpu_ok(cudaEventRecord(event, b));
+        gpu_ok(cudaStreamWaitEvent(a, event, 0));
+        gpu_ok(cudaLaunchHostFunc(a, note, &names[1]));
+        gpu_ok(cudaLaunchHostFunc(b, note, &names[2]));
+        gpu_ok(cudaEventRecord(event, b)); // anew: the wait was for the earlier
+        gpu_ok(cudaStreamSynchronize(a));
+        assert_true(trace.n >= 2 && trace.steps[0] == 0);
+        if (seed == 1) assert_int_equal(trace.n, 2);
+        gpu_ok(cudaEventSynchronize(event));
+        assert_int_equal(trace.n, 3);
+        gpu_ok(cudaEventDestroy(event));
+        gpu_ok(cudaStreamDestroy(a));
+        gpu_ok(cudaStreamDestroy(b));
+        assert_int_equal(emu_end(), 0);
+    }
+}
+
+// The default stream comes after what blocking streams hold, and they after it; others do not care.
+static void test_default_stream(void **state)
+{
+    (void)state;
+    bool was_free = false;
+    for (uint32_t seed = 0; seed < 40; seed++) {
+        const struct emu_mode mode = {.name = "seed", .defer = seed};
+        int names[] = {0, 1, 2, 3};
+        emu_begin(&mode);
+        cudaStream_t blocking = NULL, other = open_stream();
+        gpu_ok(cudaStreamCreate(&blocking));
+        trace.n = 0;
+        gpu_ok(cudaLaunchHostFunc(other, note, &names[3]));
+        gpu_ok(cudaLaunchHostFunc(blocking, note, &names[0]));
+        gpu_ok(cudaLaunchHostFunc(NULL, note, &names[1]));
+        gpu_ok(cudaLaunchHostFunc(blocking, note, &names[2]));
+        gpu_ok(cudaStreamSynchronize(blocking));
+        int next = 0;
+        for (int i = 0; i < trace.n; i++)
+            if (trace.steps[i] != 3) assert_int_equal(trace.steps[i], next++);
+        assert_int_equal(next, 3);
+        was_free = was_free || trace.n == 3 || trace.steps[0] != 3;
+        gpu_ok(cudaStreamDestroy(blocking));
+        gpu_ok(cudaStreamDestroy(other));
+        assert_int_equal(emu_end(), 0);
+    }
+    assert_true(was_free);
+}
+
+// Asking does not wait, but what is asked for comes in the end.
+static void run_query(void)
+{
+    int names[] = {0, 1};
+    float ms = -1;
+    cudaStream_t stream = open_stream();
+    cudaEvent_t begin = NULL, end = NULL, plain = open_event();
+    gpu_ok(cudaEventCreate(&begin));
+    gpu_ok(cudaEventCreate(&end));
+    trace.n = 0;
+    assert_int_equal(cudaEventQuery(end), cudaSuccess); // never recorded
+    gpu_ok(cudaEventRecord(begin, stream));
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[1]));
+    gpu_ok(cudaEventRecord(end, stream));
+    cudaError_t status = cudaErrorNotReady;
+    for (int i = 0; i < 100 && status == cudaErrorNotReady; i++)
+        status = cudaEventQuery(end);
+    gpu_ok(status);
+    assert_int_equal(trace.n, 2);
+    gpu_ok(cudaStreamQuery(stream));
+    gpu_ok(cudaEventElapsedTime(&ms, begin, end));
+    assert_true(ms > 0);
+    assert_int_equal(cudaEventElapsedTime(&ms, begin, plain), cudaErrorInvalidResourceHandle);
+    assert_int_equal(cudaGetLastError(), cudaErrorInvalidResourceHandle);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    gpu_ok(cudaEventDestroy(begin));
+    gpu_ok(cudaEventDestroy(end));
+    gpu_ok(cudaEventDestroy(plain));
+    gpu_ok(cudaStreamDestroy(stream));
+}
+GPU_TEST(query)
+
+// Late: the work of a stream that nobody waits for is done all the same, when the device ends.
+static void test_destroyed(void **state)
+{
+    (void)state;
+    int names[] = {0};
+    emu_begin(mode_named("late"));
+    cudaStream_t stream = open_stream();
+    trace.n = 0;
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
+    assert_int_equal(cudaStreamQuery(stream), cudaSuccess); // the query did a piece of work
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
+    gpu_ok(cudaStreamDestroy(stream));
+    assert_int_equal(trace.n, 1);
+    assert_int_equal(emu_end(), 0);
+    assert_int_equal(trace.n, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_independent), cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_events),      cmocka_unit_test(test_default_stream),
+        cmocka_unit_test(test_query),       cmocka_unit_test(test_destroyed),
+    };
+    return check_run("t_emu_streams", tests, sizeof tests / sizeof tests[0]);
+}
