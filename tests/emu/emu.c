@@ -17,7 +17,7 @@ const struct emu_mode emu_modes[] = {
     {.name = "swap", .swap = true},
     {.name = "random", .order = 7, .defer = 7},
     {.name = "random, eager copies", .order = 19, .eager_copies = true, .defer = 11},
-    {.name = "late", .defer = 1},
+    {.name = "late, eager copies", .eager_copies = true, .defer = 1},
 };
 const size_t emu_n_modes = sizeof emu_modes / sizeof emu_modes[0];
 

@@ -73,12 +73,12 @@ static void check_product(struct rng *rng, cublasHandle_t handle, cudaDataType t
     make(&c, rng, c_type, M, N);
     if (beta == 0) // C is not read then
         gpu_ok(cudaMemset(c.dev, 0xff, c.count * width_of(c_type)));
-    assert_int_equal(
-        cublasGemmStridedBatchedEx(handle, turn_a ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                   turn_b ? CUBLAS_OP_T : CUBLAS_OP_N, M, N, K, &alpha, a.dev, type,
-                                   a.ld, a.stride, b.dev, type, b.ld, b.stride, &beta, c.dev, c_type,
-                                   c.ld, c.stride, BATCHES, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-        CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(cublasGemmStridedBatchedEx(handle, turn_a ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                turn_b ? CUBLAS_OP_T : CUBLAS_OP_N, M, N, K, &alpha,
+                                                a.dev, type, a.ld, a.stride, b.dev, type, b.ld,
+                                                b.stride, &beta, c.dev, c_type, c.ld, c.stride,
+                                                BATCHES, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                     CUBLAS_STATUS_SUCCESS);
     char got[COUNT * sizeof(float)];
     gpu_take(got, c.dev, c.count * width_of(c_type));
     const double u = c_type == CUDA_R_32F ? 0 : c_type == CUDA_R_16F ? 0x1p-11 : 0x1p-8;
@@ -87,8 +87,8 @@ static void check_product(struct rng *rng, cublasHandle_t handle, cudaDataType t
         double want = beta == 0 ? 0 : beta * element(&c, false, batch, row, column);
         double size = fabs(want);
         for (int k = 0; k < K; k++) {
-            const double term = alpha * element(&a, turn_a, batch, row, k) *
-                                element(&b, turn_b, batch, k, column);
+            const double term =
+                alpha * element(&a, turn_a, batch, row, k) * element(&b, turn_b, batch, k, column);
             want += term;
             size += fabs(term);
         }
@@ -150,8 +150,8 @@ static cublasStatus_t try_product(cublasHandle_t handle, int lda, cudaDataType b
                                   cublasComputeType_t compute)
 {
     const float one = 1;
-    return cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, NULL, CUDA_R_32F, lda, NULL,
-                        b_type, 2, &one, NULL, CUDA_R_32F, 2, compute, CUBLAS_GEMM_DEFAULT);
+    return cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, NULL, CUDA_R_32F, lda,
+                        NULL, b_type, 2, &one, NULL, CUDA_R_32F, 2, compute, CUBLAS_GEMM_DEFAULT);
 }
 
 static void test_refusals(void **state)

@@ -1,4 +1,5 @@
-// The emulated memory: poisoned, bounded, counted; copies; and calls that fail when they are told to.
+// The emulated memory: poisoned, bounded, counted; copies; and calls that fail when they are told
+// to.
 
 #include "tests/gpu/gpu_rig.h"
 

@@ -80,7 +80,7 @@ static void test_orders(void **state)
     struct emu_mode mode = {.name = "seed", .defer = 5};
     int first[STREAMS * STEPS], second[STREAMS * STEPS];
     assert_int_equal(changes(mode_named("plain")), STREAMS * STEPS - 1);
-    assert_int_equal(changes(mode_named("late")), STREAMS - 1);
+    assert_int_equal(changes(mode_named("late, eager copies")), STREAMS - 1);
     const int n = changes(&mode);
     assert_true(n > STREAMS && n < STREAMS * STEPS - 1);
     memcpy(first, trace.steps, sizeof first);
@@ -189,7 +189,7 @@ static void test_destroyed(void **state)
 {
     (void)state;
     int names[] = {0};
-    emu_begin(mode_named("late"));
+    emu_begin(mode_named("late, eager copies"));
     cudaStream_t stream = open_stream();
     trace.n = 0;
     gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
