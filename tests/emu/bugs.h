@@ -20,7 +20,7 @@ enum {
     RANDOM_EAGER = 1 << 4,
     LATE = 1 << 5,
     EVERY = (1 << 6) - 1,
-    TSAN = 1 << 6, // by ThreadSanitizer, in its own build and in any mode
+    TSAN = 1 << 6, // by ThreadSanitizer, in its own build and in some mode
 };
 
 struct bug {

@@ -7,7 +7,7 @@
 #include "gpu/dialect.cuh"
 #include "tests/emu/bugs.h"
 
-enum { COUNT = 256, ROUNDS = 6, SLOTS = 2 };
+enum { COUNT = 64, ROUNDS = 6, SLOTS = 2 };
 static const size_t count_bytes = COUNT * sizeof(int);
 static const gpu_grid grid = {{1, 1, 1}, COUNT, 0};
 
@@ -248,7 +248,7 @@ static bool block_too_large(const bug *, bool is_planted)
     return all_are(out, 1);
 }
 
-// [16, 16] matrices, one of which is said to have rows further apart.
+// [8, 8] matrices, one of which is said to have rows further apart.
 static bool wrong_leading_dimension(const bug *, bool is_planted)
 {
     const float one = 1, zero = 0;
@@ -256,8 +256,8 @@ static bool wrong_leading_dimension(const bug *, bool is_planted)
     int *a = new_ints(0), *b = new_ints(0), *c = new_ints(1);
     if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return false;
     const cublasStatus_t status = cublasGemmEx(
-        handle, CUBLAS_OP_T, CUBLAS_OP_N, 16, 16, 16, &one, a, CUDA_R_32F, is_planted ? 17 : 16, b,
-        CUDA_R_32F, 16, &zero, c, CUDA_R_32F, 16, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+        handle, CUBLAS_OP_T, CUBLAS_OP_N, 8, 8, 8, &one, a, CUDA_R_32F, is_planted ? 9 : 8, b,
+        CUDA_R_32F, 8, &zero, c, CUDA_R_32F, 8, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return status == CUBLAS_STATUS_SUCCESS && all_are(c, 0);
 }
 

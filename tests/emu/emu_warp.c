@@ -54,7 +54,9 @@ static void complete_for(const struct emu_thread *thread, emu_complete_fn comple
             ins[lane] = emu_block.threads[first + lane]->in;
             outs[lane] = emu_block.threads[first + lane]->out;
         }
+    emu_ignore_begin(); // the operands are registers, whatever they look like
     complete(thread->mask, ins, outs);
+    emu_ignore_end();
     for (unsigned i = 0; i < EMU_WARP; i++) {
         unsigned lane = emu_block.order == 1 ? EMU_WARP - 1 - i : i;
         if ((thread->mask >> lane & 1) != 0) emu_block_wake(first + lane);
