@@ -41,17 +41,20 @@ void emu_fail(const char *format, ...)
     abort();
 }
 
-// ThreadSanitizer must not take this lock for an order that the callers have.
+// ThreadSanitizer must not take this lock for an order that the callers have; nor, then, what is done
+// under it for theirs.
 void emu_lock(void)
 {
     if (AnnotateIgnoreSyncBegin != NULL) AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
     pthread_mutex_lock(&emu.lock);
     if (AnnotateIgnoreSyncEnd != NULL) AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+    emu_ignore_begin();
     if (!emu.is_begun) emu_fail("a CUDA call before emu_begin or after emu_end");
 }
 
 void emu_unlock(void)
 {
+    emu_ignore_end();
     if (AnnotateIgnoreSyncBegin != NULL) AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
     pthread_mutex_unlock(&emu.lock);
     if (AnnotateIgnoreSyncEnd != NULL) AnnotateIgnoreSyncEnd(__FILE__, __LINE__);

@@ -280,7 +280,9 @@ void emu_grid_run(const struct emu_launch *launch)
     emu_block.n_threads = launch->n_threads;
     emu_fiber_begin();
     if (!mode->swap) {
+        emu_ignore_begin();
         run_blocks(mode->order, mode->eager_copies, POISON);
+        emu_ignore_end();
         return;
     }
     emu_memory_save();

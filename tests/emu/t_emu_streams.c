@@ -2,6 +2,8 @@
 
 #include "tests/gpu/gpu_rig.h"
 
+#include <pthread.h>
+
 enum { STEPS = 60, STREAMS = 4 };
 
 // Host functions of several streams write down in which order they ran.
@@ -202,12 +204,58 @@ static void test_destroyed(void **state)
     assert_int_equal(trace.n, 2);
 }
 
+// ---- Threads of the host ------------------------------------------------------------------------
+
+enum { BYTES = 4096, ROUNDS = 50 };
+
+// Its own stream and its own memory; the device is everyone's.
+static void *use_stream(void *arg)
+{
+    unsigned char *pinned = NULL, *dev = NULL;
+    const unsigned char value = *(unsigned char *)arg;
+    cudaStream_t stream = NULL;
+    bool is_good = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
+                   cudaMallocHost((void **)&pinned, BYTES) == cudaSuccess &&
+                   cudaMalloc((void **)&dev, BYTES) == cudaSuccess;
+    for (int round = 0; round < ROUNDS && is_good; round++) {
+        memset(pinned, 0, BYTES);
+        is_good =
+            cudaMemsetAsync(dev, value + round, BYTES, stream) == cudaSuccess &&
+            cudaMemcpyAsync(pinned, dev, BYTES, cudaMemcpyDeviceToHost, stream) == cudaSuccess &&
+            cudaStreamSynchronize(stream) == cudaSuccess;
+        for (int i = 0; i < BYTES && is_good; i++)
+            is_good = pinned[i] == (unsigned char)(value + round);
+    }
+    cudaFree(dev);
+    cudaFreeHost(pinned);
+    cudaStreamDestroy(stream);
+    return is_good ? arg : NULL;
+}
+
+static void run_threads(void)
+{
+    enum { THREADS = 3 };
+    pthread_t threads[THREADS];
+    unsigned char values[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        values[i] = (unsigned char)(60 * i);
+        assert_int_equal(pthread_create(&threads[i], NULL, use_stream, &values[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        void *result = NULL;
+        assert_int_equal(pthread_join(threads[i], &result), 0);
+        assert_ptr_equal(result, &values[i]);
+    }
+}
+GPU_TEST(threads)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_independent), cmocka_unit_test(test_orders),
         cmocka_unit_test(test_events),      cmocka_unit_test(test_default_stream),
         cmocka_unit_test(test_query),       cmocka_unit_test(test_destroyed),
+        cmocka_unit_test(test_threads),
     };
     return check_run("t_emu_streams", tests, sizeof tests / sizeof tests[0]);
 }

@@ -18,6 +18,14 @@ SPEAK = CALL % "|".join(["printf", "vprintf", "fprintf", "vfprintf", "dprintf", 
 TEXT_ENDINGS = sources.C_ENDINGS + (".py", ".sh", ".md", ".build", ".txt", ".1", ".yml")
 # Names that a folder or a tool prescribes.
 REPEATED = {".clang-tidy", "README.md", "meson.build", "meson_options.txt", "__init__.py"}
+# What kernels may not use: it is in gpu/dialect.cuh under another name, or the emulation lacks it.
+DIALECT = "gpu/dialect.cuh"
+FOREIGN = re.compile(r"<<<|\b(?:__shared__|asm|__asm__|__activemask|__CUDA_ARCH__|__CUDACC__)\b"
+                     r"|#\s*include\s*<(?:cuda_runtime|cuda_fp16|cuda_bf16|cooperative_groups"
+                     r"|mma|thrust/\w+|cub/\w+)(?:\.h)?>")
+# C++ is where CUDA or FAISS is.
+CPP_ENDINGS = (".cpp", ".cu", ".cuh")
+CPP_HOMES = ("gpu/", "index/", "tests/emu/", "tests/gpu/")
 
 
 def text_files():
@@ -94,6 +102,12 @@ def find_repeated():
     return faults
 
 
+def find_foreign():
+    """Kernels, by the rules of gpu/README.md."""
+    kernels = [p for p in sources.c_files() if p.endswith((".cu", ".cuh")) and p != DIALECT]
+    return sources.find(kernels, FOREIGN.pattern, "use gpu/dialect.cuh")
+
+
 def main():
     library = sources.c_files(*sources.LIBRARY)
     checks = sources.Checks("rules")
@@ -108,6 +122,9 @@ def main():
     checks.rule("structs have tags, not typedefs", sources.find(
         [p for p in library if not p.startswith("include/")],
         r"\btypedef\s+(struct|union)\b", "only public opaque handles are typedefs"))
+    checks.rule("kernels keep to the dialect", find_foreign())
+    checks.rule("C++ is only where CUDA or FAISS is", [
+        p for p in sources.c_files() if p.endswith(CPP_ENDINGS) and not p.startswith(CPP_HOMES)])
     checks.rule("no unfinished work", find_unfinished())
     checks.rule("no tabs, no blanks at line ends", find_blanks())
     checks.rule("every file says what it is for", find_headless())

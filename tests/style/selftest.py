@@ -33,6 +33,11 @@ FAULTS = [
     ("rules", "io/a.c", HEAD + "char *x = getenv(y);\n", "neither prints"),
     ("rules", "src/kv/a.c", HEAD + "void *x = stderr;\n", "standard stream"),
     ("rules", "tests/a.c", HEAD + "#if HAVE_CUDA\n#endif\n", "meson.build"),
+    ("rules", "gpu/a.cu", HEAD + "void f()\n{\n    k<<<1, 32>>>(x);\n}\n", "dialect"),
+    ("rules", "gpu/a.cuh", HEAD + "__shared__ int x;\n", "dialect"),
+    ("rules", "gpu/a.cu", HEAD + 'void f()\n{\n    asm volatile("bar.sync 0;");\n}\n', "dialect"),
+    ("rules", "tests/gpu/a.cu", HEAD + "#include <cuda_runtime.h>\n", "dialect"),
+    ("rules", "src/kv/a.cpp", HEAD + "int x;\n", "C++"),
     ("rules", "src/kv/a.c", HEAD + "typedef struct x y;\n", "typedefs"),
     ("rules", "tools/a.py", "# Head.\n# TO" "DO: all\n", "unfinished"),
     ("rules", "src/kv/a.c", "// Good enough for" " now.\n", "unfinished"),
@@ -58,6 +63,8 @@ CLEAN = [
     ("rules", "tools/a.c", HEAD + 'int x = printf("getenv() for the user");\n'),
     ("rules", "src/base/mem.c", HEAD + "void *x = malloc(1);\n"),
     ("rules", "include/fathom/mem.c", HEAD + "typedef struct x y;\n"),
+    ("rules", "gpu/a.cu", HEAD + "// not __shared__ but\nvoid f()\n{\n    SHARED_VALUE(int, x);\n}\n"),
+    ("rules", "gpu/a.c", HEAD + "#include <cuda_runtime_api.h>\n"),
     ("sizes", "src/kv/a.c", HEAD + "// Over 400 lines because of a table.\n" + "int x;\n" * 500),
 ]
 
