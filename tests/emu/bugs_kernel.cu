@@ -185,8 +185,8 @@ template <bool is_planted>
 __global__ void misaligned_vector(const int *in, int *out)
 {
     const int at = is_planted ? 1 : 4;
-    const int2 pair = *reinterpret_cast<const int2 *>(in + at);
-    out[index()] = pair.x > 0 && pair.y > 0;
+    const int2 *pair = reinterpret_cast<const int2 *>(in + at);
+    out[index()] = pair->x > 0 && pair->y > 0; // clang does not see it in a copy of the whole
 }
 
 // A block reads what another wrote in the same launch.

@@ -34,10 +34,11 @@ static struct {
 } scheduler;
 
 #if BY_HAND
+#    define IN_REGISTER __attribute__((unused))
 // Saves what the callee must keep, leaves, and arrives.
-__attribute__((naked, noinline)) static void switch_stack(void **save, void *to)
+__attribute__((naked, noinline)) static void switch_stack(IN_REGISTER void **save,
+                                                          IN_REGISTER void *to)
 {
-    (void)save, (void)to;
     __asm__("pushq %rbp\n\tpushq %rbx\n\tpushq %r12\n\tpushq %r13\n\tpushq %r14\n\tpushq %r15\n\t"
             "movq %rsp, (%rdi)\n\tmovq %rsi, %rsp\n\t"
             "popq %r15\n\tpopq %r14\n\tpopq %r13\n\tpopq %r12\n\tpopq %rbx\n\tpopq %rbp\n\tret");
