@@ -41,8 +41,8 @@ void emu_fail(const char *format, ...)
     abort();
 }
 
-// ThreadSanitizer must not take this lock for an order that the callers have; nor, then, what is done
-// under it for theirs.
+// ThreadSanitizer must not take this lock for an order that the callers have; nor, then, what is
+// done under it for theirs.
 void emu_lock(void)
 {
     if (AnnotateIgnoreSyncBegin != NULL) AnnotateIgnoreSyncBegin(__FILE__, __LINE__);

@@ -114,7 +114,11 @@ static void run_products(void)
                     check_product(&rng, handle, types[type], types[c_type], turns, (float)beta);
     assert_int_equal(cublasDestroy(handle), CUBLAS_STATUS_SUCCESS);
 }
-GPU_TEST(products)
+
+static void test_products(void **state)
+{
+    (void)state, gpu_each_mode(run_products);
+}
 
 // One product of [2, 2] matrices after the other, in a stream of the caller's.
 static void run_stream(void)
@@ -144,7 +148,11 @@ static void run_stream(void)
     gpu_ok(cudaFree(a));
     gpu_ok(cudaFree(b));
 }
-GPU_TEST(stream)
+
+static void test_stream(void **state)
+{
+    (void)state, gpu_each_mode(run_stream);
+}
 
 static cublasStatus_t try_product(cublasHandle_t handle, int lda, cudaDataType b_type,
                                   cublasComputeType_t compute)

@@ -24,7 +24,11 @@ static void run_poison(void)
     gpu_ok(cudaFree(NULL));
     gpu_ok(cudaFreeHost(NULL));
 }
-GPU_TEST(poison)
+
+static void test_poison(void **state)
+{
+    (void)state, gpu_each_mode(run_poison);
+}
 
 // What is freed must be what was allocated, and as what it was.
 static void run_wrong_frees(void)
@@ -41,7 +45,11 @@ static void run_wrong_frees(void)
     gpu_ok(cudaFreeHost(pinned));
     assert_int_equal(cudaFree(dev), cudaErrorInvalidValue);
 }
-GPU_TEST(wrong_frees)
+
+static void test_wrong_frees(void **state)
+{
+    (void)state, gpu_each_mode(run_wrong_frees);
+}
 
 static void test_small_device(void **state)
 {
@@ -93,7 +101,11 @@ static void run_pool(void)
     }
     gpu_ok(cudaStreamDestroy(stream));
 }
-GPU_TEST(pool)
+
+static void test_pool(void **state)
+{
+    (void)state, gpu_each_mode(run_pool);
+}
 
 static void test_left_over(void **state)
 {
@@ -141,7 +153,11 @@ static void run_copies(void)
     gpu_ok(cudaFree(a));
     gpu_ok(cudaFree(b));
 }
-GPU_TEST(copies)
+
+static void test_copies(void **state)
+{
+    (void)state, gpu_each_mode(run_copies);
+}
 
 // Pageable memory may be changed as soon as the call returns; what is pinned may not.
 static void test_staging(void **state)

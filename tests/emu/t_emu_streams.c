@@ -61,7 +61,11 @@ static void run_independent(void)
     for (int i = 0; i < trace.n; i++)
         assert_int_equal(trace.steps[i] % STEPS, next[trace.steps[i] / STEPS]++);
 }
-GPU_TEST(independent)
+
+static void test_independent(void **state)
+{
+    (void)state, gpu_each_mode(run_independent);
+}
 
 // How often the trace goes from one stream to another.
 static int changes(const struct emu_mode *mode)
@@ -185,7 +189,11 @@ static void run_query(void)
     gpu_ok(cudaEventDestroy(plain));
     gpu_ok(cudaStreamDestroy(stream));
 }
-GPU_TEST(query)
+
+static void test_query(void **state)
+{
+    (void)state, gpu_each_mode(run_query);
+}
 
 // Late: the work of a stream that nobody waits for is done all the same, when the device ends.
 static void test_destroyed(void **state)
@@ -247,7 +255,11 @@ static void run_threads(void)
         assert_ptr_equal(result, &values[i]);
     }
 }
-GPU_TEST(threads)
+
+static void test_threads(void **state)
+{
+    (void)state, gpu_each_mode(run_threads);
+}
 
 int main(void)
 {
