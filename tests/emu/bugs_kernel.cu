@@ -44,6 +44,24 @@ __global__ void reuse_before_barrier(const int *in, int *out)
     out[index()] = sum;
 }
 
+// A sum over the block, after which a warp may be at the next sum while another reads this one's
+// parts: only a warp that runs ahead by several operations shows it.
+template <bool is_planted>
+__global__ void warp_runs_ahead(const int *in, int *out)
+{
+    SHARED_ARRAY(float, parts, THREADS / GPU_WARP);
+    float total = 0;
+    for (int round = 1; round < 4; round++) {
+        const float sum = warp_sum(static_cast<float>(round * in[index()]));
+        if (thread() % GPU_WARP == 0) parts[thread() / GPU_WARP] = sum;
+        __syncthreads();
+        total +=
+            warp_sum(thread() % GPU_WARP < THREADS / GPU_WARP ? parts[thread() % GPU_WARP] : 0);
+        if (!is_planted) __syncthreads();
+    }
+    out[index()] = static_cast<int>(total);
+}
+
 template <bool is_planted>
 __global__ void no_syncwarp(const int *in, int *out)
 {
@@ -352,6 +370,7 @@ static bool run_kernel(const bug *bug, bool is_planted)
 const struct bug kernel_bugs[] = {
     BUG(use_before_barrier, EVERY | TSAN, NULL),
     BUG(reuse_before_barrier, REVERSE | SWAP | TSAN, NULL),
+    BUG(warp_runs_ahead, PLAIN | REVERSE | SWAP | LATE | TSAN, NULL),
     BUG(no_syncwarp, EVERY | TSAN, NULL),
     BUG(divergent_barrier, EVERY, "different barriers"),
     BUG(exit_before_barrier, EVERY, "have ended"),

@@ -68,7 +68,8 @@ void emu_block_wake(unsigned index)
 {
     struct emu_block *block = &emu_block;
     block->threads[index]->state = EMU_READY;
-    block->ready[(block->ready_first + block->n_ready++) % EMU_THREADS_MAX] = index;
+    block->ready[index / EMU_WARP] |= 1u << index % EMU_WARP;
+    block->n_ready++;
 }
 
 static void finish_barrier(const struct emu_place *place)
@@ -83,9 +84,8 @@ static void finish_barrier(const struct emu_place *place)
     }
     block->n_at_barrier = 0;
     for (unsigned i = 0; i < block->n_threads; i++) {
-        unsigned index = block->order == 1 ? block->n_threads - 1 - i : i;
-        block->threads[index]->count = count;
-        emu_block_wake(index);
+        block->threads[i]->count = count;
+        emu_block_wake(i);
     }
 }
 
@@ -209,18 +209,35 @@ static void begin_thread(unsigned index, uint3 at)
     emu_fiber_prepare(&thread->fiber, index, thread_main);
 }
 
+// Unfair on purpose: a warp that may run goes as far as it can before another does, because a fair
+// order would hide that nothing holds it back.
+static unsigned pick_ready(void)
+{
+    struct emu_block *block = &emu_block;
+    const unsigned n_warps = (block->n_threads + EMU_WARP - 1) / EMU_WARP;
+    if (block->n_ready == 0) emu_block_stuck("threads wait for each other for ever");
+    if (block->order > 1 && (block->ready[block->warp] == 0 || rng_below(&rng, 64) == 0))
+        block->warp = rng_below(&rng, n_warps);
+    else if (block->order <= 1)
+        block->warp = block->order == 0 ? 0 : n_warps - 1;
+    while (block->ready[block->warp] == 0)
+        block->warp = (block->warp + (block->order == 1 ? n_warps - 1 : 1)) % n_warps;
+    const uint32_t lanes = block->ready[block->warp];
+    unsigned lane =
+        block->order == 1 ? 31 - (unsigned)__builtin_clz(lanes) : (unsigned)__builtin_ctz(lanes);
+    if (block->order > 1) {
+        const unsigned from = rng_below(&rng, EMU_WARP);
+        if (lanes >> from != 0) lane = from + (unsigned)__builtin_ctz(lanes >> from);
+    }
+    block->ready[block->warp] &= ~(1u << lane);
+    block->n_ready--;
+    return block->warp * EMU_WARP + lane;
+}
+
 static void run_ready(void)
 {
     struct emu_block *block = &emu_block;
-    if (block->order > 1) {
-        unsigned other = block->ready_first + rng_below(&rng, block->n_ready);
-        unsigned swapped = block->ready[other % EMU_THREADS_MAX];
-        block->ready[other % EMU_THREADS_MAX] = block->ready[block->ready_first];
-        block->ready[block->ready_first] = swapped;
-    }
-    struct emu_thread *thread = block->threads[block->ready[block->ready_first]];
-    block->ready_first = (block->ready_first + 1) % EMU_THREADS_MAX;
-    block->n_ready--;
+    struct emu_thread *thread = block->threads[pick_ready()];
     block->running = thread;
     emu_ids = &thread->ids;
     emu_fiber_enter(&thread->fiber);
@@ -233,19 +250,18 @@ static void run_block(uint3 at)
     struct emu_block *block = &emu_block;
     block->n_gone = block->n_at_barrier = block->n_variables = 0;
     block->static_bytes = 0;
-    block->n_ready = block->ready_first = 0;
+    block->n_ready = block->warp = 0;
+    memset(block->ready, 0, sizeof block->ready);
     memset(block->n_in_warp, 0, sizeof block->n_in_warp);
     check_shared();
     block->dynamic = new_shared(block->launch->shared_bytes, 128);
     for (unsigned i = 0; i < block->n_threads; i++)
         begin_thread(i, at);
     for (unsigned i = 0; i < block->n_threads; i++)
-        emu_block_wake(block->order == 1 ? block->n_threads - 1 - i : i);
+        emu_block_wake(i);
     emu_release(&block->begin_sync);
-    while (block->n_gone < block->n_threads) {
-        if (block->n_ready == 0) emu_block_stuck("threads wait for each other for ever");
+    while (block->n_gone < block->n_threads)
         run_ready();
-    }
     emu_ignore_begin();
     for (unsigned i = 0; i < block->n_variables; i++)
         free(block->variables[i].at);

@@ -41,8 +41,8 @@ struct emu_block {
     struct emu_thread *threads[EMU_THREADS_MAX]; // kept from block to block
     struct emu_thread *running;
     unsigned n_threads, n_gone, n_at_barrier;
-    // Threads that may run, in the order in which they became so. Each is in it at most once.
-    unsigned ready[EMU_THREADS_MAX], ready_first, n_ready;
+    uint32_t ready[EMU_WARPS_MAX];     // lanes that may run
+    unsigned n_ready, warp;            // the one that runs
     unsigned n_in_warp[EMU_WARPS_MAX]; // lanes that wait in their warp's operations
     struct {
         const void *tag;

@@ -57,10 +57,8 @@ static void complete_for(const struct emu_thread *thread, emu_complete_fn comple
     emu_ignore_begin(); // the operands are registers, whatever they look like
     complete(thread->mask, ins, outs);
     emu_ignore_end();
-    for (unsigned i = 0; i < EMU_WARP; i++) {
-        unsigned lane = emu_block.order == 1 ? EMU_WARP - 1 - i : i;
+    for (unsigned lane = 0; lane < EMU_WARP; lane++)
         if ((thread->mask >> lane & 1) != 0) emu_block_wake(first + lane);
-    }
 }
 
 void emu_meet(const struct emu_place *place, uint32_t mask, emu_complete_fn complete, void *in,

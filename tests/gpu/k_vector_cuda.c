@@ -216,23 +216,37 @@ static void test_add(void **state)
     (void)state, gpu_each_mode(run_add);
 }
 
-// More rows than the largest grid has blocks, more values than it has threads: some get two.
+// More rows than the largest grid has blocks, more values than it has threads: some get two. The
+// others are right, as above; of these the last is looked at.
 static void test_strides(void **state)
 {
     (void)state;
     static struct rows rows;
     struct rng rng;
-    const size_t n = (size_t)GPU_VALUE_THREADS * 4096 + 1000;
-    float *x = malloc(n * sizeof *x), *got = malloc(n * sizeof *got);
+    const uint32_t n = GPU_VALUE_THREADS * 4096 + 1000;
+    float *x = calloc(2 * n, sizeof *x), *got = malloc(n * sizeof *got), last[2];
     assert_true(x != NULL && got != NULL);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(i % 1000003);
     rng_init(&rng, SEED);
     fill(&rng, rows.x, COUNT_MAX, 1);
     fill(&rng, rows.weight, 1, 1);
+    fill(&rng, x + n - 2, 4, 1);
+    fill(&rng, x + 2 * n - 2, 2, 1);
     emu_begin(&emu_modes[0]);
     check_rmsnorm(&rows, COUNT_MAX, 1, true);
     check_add(x, x, got, n);
+    float *dev_x = gpu_put(x, 2 * n * sizeof *x), *dev_angle = gpu_put((float[]){0, 1}, 8);
+    gpu_ok(swiglu_cuda(dev_x, dev_x, dev_x, n, NULL));
+    gpu_get(last, dev_x + n - 1, sizeof last);
+    const double gate = x[n - 1], want = gate / (1 + exp(-gate)) * gate;
+    check_near("swiglu", n, n - 1, last[0], want, 8 * u * fabs(want));
+    assert_true(last[1] == x[n]);
+    gpu_ok(cudaMemcpy(dev_x, x, 2 * n * sizeof *x, cudaMemcpyHostToDevice));
+    const struct rope_args args = {dev_x, dev_angle, 1, n, 2, 2, FATHOM_ROPE_ADJACENT};
+    gpu_ok(rope_cuda(&args, NULL)); // a quarter of a turn
+    gpu_get(last, dev_x + 2 * n - 2, sizeof last);
+    assert_true(last[0] == -x[2 * n - 1] && last[1] == x[2 * n - 2]);
+    gpu_ok(cudaFree(dev_x));
+    gpu_ok(cudaFree(dev_angle));
     assert_int_equal(emu_end(), 0);
     free(x);
     free(got);
