@@ -113,9 +113,9 @@ static void test_events(void **state)
         gpu_ok(cudaStreamWaitEvent(a, event, 0)); // not recorded: no wait
         gpu_ok(cudaLaunchHostFunc(b, note, &names[0]));
         gpu_ok(cudaEventRecord(event, b));
+        gpu_ok(cudaLaunchHostFunc(b, note, &names[2]));
         gpu_ok(cudaStreamWaitEvent(a, event, 0));
         gpu_ok(cudaLaunchHostFunc(a, note, &names[1]));
-        gpu_ok(cudaLaunchHostFunc(b, note, &names[2]));
         gpu_ok(cudaEventRecord(event, b)); // anew: the wait was for the earlier
         gpu_ok(cudaStreamSynchronize(a));
         assert_true(trace.n >= 2 && trace.steps[0] == 0);

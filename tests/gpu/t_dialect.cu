@@ -95,7 +95,7 @@ static void run_predicates()
 
 // ---- Warps --------------------------------------------------------------------------------------
 
-enum { SHUFFLES = 9 };
+enum { SHUFFLES = 10 };
 
 __global__ void shuffles_kernel(int *out)
 {
@@ -110,8 +110,9 @@ __global__ void shuffles_kernel(int *out)
     at[6] = __shfl_down_sync(whole_warp, value, 3, 8);
     at[7] =
         static_cast<int>(__shfl_sync(whole_warp, static_cast<long long>(value) << 40, 31) >> 40);
-    at[8] = 0;
-    if (lane < 16) at[8] = __shfl_xor_sync(0xffffu, value, 8); // a part of the warp
+    at[8] = __shfl_xor_sync(whole_warp, value, 8, 8); // earlier segments only
+    at[9] = 0;
+    if (lane < 16) at[9] = __shfl_xor_sync(0xffffu, value, 8); // a part of the warp
 }
 
 static void run_shuffles()
@@ -130,6 +131,7 @@ static void run_shuffles()
             100 + (lane < 30 ? lane + 2 : lane),
             100 + (lane % 8 < 5 ? lane + 3 : lane),
             131,
+            100 + (lane / 8 % 2 == 1 ? lane - 8 : lane),
             lane < 16 ? 100 + (lane ^ 8) : 0,
         };
         for (int i = 0; i < SHUFFLES; i++)
