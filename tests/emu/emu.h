@@ -29,7 +29,7 @@ struct emu_mode {
 extern const size_t emu_n_modes;
 extern const struct emu_mode emu_modes[];
 
-// A fresh device. Nothing may be left of an earlier one.
+// A fresh device.
 void emu_begin(const struct emu_mode *mode);
 // Ends it: finishes what streams still hold, and returns how many allocations, streams, events and
 // handles were not given back; each is told on standard error.

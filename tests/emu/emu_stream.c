@@ -275,6 +275,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *event)
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     emu_lock();
+    // The work that notes the time writes to the event.
     if (event->stream != NULL && event->has_time) finish(event->stream, event->number);
     free(event);
     emu_count_handles(-1);
