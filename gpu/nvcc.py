@@ -1,7 +1,7 @@
 # Runs nvcc and keeps what ptxas says of the kernels (registers, spills, shared memory) beside the
 # object, for gpu/registers.py. Usage: nvcc.py REPORT NVCC ARGUMENT...
 #
-# What else nvcc says is passed on; a warning is an error there, so that there is nothing to lose.
+# What else nvcc says is passed on.
 
 import re
 import subprocess

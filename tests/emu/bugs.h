@@ -26,8 +26,8 @@ enum {
 struct bug {
     const char *name;
     unsigned caught; // in these modes; where it can be in others, that is luck
-    const char
-        *says; // in the report; NULL: the result is wrong, or depends on the order of threads
+    // In the report. NULL: the result is wrong, or depends on the order of threads.
+    const char *says;
     // Runs the bug, or else its twin; false when the result is wrong.
     bool (*run)(const struct bug *bug, bool is_planted);
     // Of kernels.

@@ -42,7 +42,8 @@ struct emu_block {
     struct emu_thread *running;
     unsigned n_threads, n_gone, n_at_barrier;
     uint32_t ready[EMU_WARPS_MAX];     // lanes that may run
-    unsigned n_ready, warp;            // the one that runs
+    unsigned n_ready;                  // of all warps
+    unsigned warp;                     // that runs, as long as it may
     unsigned n_in_warp[EMU_WARPS_MAX]; // lanes that wait in their warp's operations
     struct {
         const void *tag;
