@@ -18,6 +18,8 @@
 
 static const struct flag needle_flags[] = {
     {"--lengths", FLAG_COUNTS, OPTION(lengths), "N,...", "tokens of text, question and answer"},
+    {"--text", FLAG_TEXT, OPTION(text), "FILE",
+     "what needles are hidden in; -: standard input; default: sentences made up for it"},
     {"--needles", FLAG_COUNT, OPTION(n_needles), "N", "needles in each text"},
     {"--questions", FLAG_COUNT, OPTION(n_questions), "N", "questions at each length"},
     {"--depths", FLAG_COUNT, OPTION(n_depths), "1..1000",
@@ -33,6 +35,10 @@ static const struct flag needle_flags[] = {
     {"--kl-dense", FLAG_ON, OPTION(kl_dense), NULL,
      "add KLD: the mean divergence, in nats, of the picked from exact attention's next-token "
      "distributions over the right answers"},
+    {"--dense-too", FLAG_ON, OPTION(dense_too), NULL,
+     "ask everything a second time with all rows read, and tell both: what picking costs and "
+     "saves"},
+    {"--print", FLAG_ON, OPTION(print), NULL, "print questions and answers as they come"},
     {"--show", FLAG_ON, OPTION(show), NULL,
      "print texts, questions and right answers as lines of JSON, and run nothing"},
 };
@@ -63,6 +69,12 @@ static int run_texts(struct rig *rig, size_t n_text, size_t n_ask_max, struct ne
     }
     progress_end(&progress);
     score->decode = stats_of(score->decode_ms, score->n_decoded);
+    struct needle_score *dense = score->dense;
+    if (dense == NULL) return code;
+    dense->decode = stats_of(dense->decode_ms, dense->n_decoded);
+    dense->prefill_ms = score->prefill_ms; // one for both
+    dense->n_prefill = score->n_prefill;
+    dense->n_texts = score->n_texts;
     return code;
 }
 
@@ -87,6 +99,8 @@ static int report_score(const struct needle_score *score, const struct needle_he
     const bool by_head = score->task->by_head, first = json_array_size(rows) == 0;
     json_t *row = needle_score_json(score, kv);
     if (by_head) json_object_set_new(row, "heads", needle_heads_json(heads));
+    if (score->dense != NULL)
+        json_object_set_new(row, "dense", needle_score_json(score->dense, json_null()));
     json_array_append_new(rows, row);
     if (strcmp(format, "jsonl") == 0 && by_head)
         return needle_score_print_heads(score, json_object_get(row, "heads"));
@@ -96,7 +110,8 @@ static int report_score(const struct needle_score *score, const struct needle_he
         return needle_heads_print(heads, score->n_tokens);
     }
     if (first) needle_score_print_header(score);
-    return needle_score_print_row(score);
+    SAY_TRY(needle_score_print_row(score));
+    return score->dense != NULL ? needle_score_print_row(score->dense) : EXIT_GOOD;
 }
 
 // Runs a length, and tells what each head did meanwhile.
@@ -136,12 +151,17 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
     bool low = false;
     int code = EXIT_GOOD;
     for (uint32_t i = 0; i < options->lengths.n && code == EXIT_GOOD; i++) {
-        struct needle_score score;
+        struct needle_score score, dense = {0};
         code = needle_score_open(&score, task, options, options->lengths.items[i]);
+        if (code == EXIT_GOOD && options->dense_too) {
+            code = needle_score_open(&dense, task, options, options->lengths.items[i]);
+            score.dense = &dense;
+        }
         if (code == EXIT_GOOD) code = report_length(rig, widest, &score, rows);
         low = low || (code == EXIT_GOOD && !options->show &&
                       needle_score_exact(&score) < (double)options->min_score);
         needle_score_free(&score);
+        needle_score_free(&dense);
     }
     if (code == EXIT_GOOD && !options->show && strcmp(options->format, "json") == 0)
         code = report_print_json(rows);
@@ -167,6 +187,7 @@ static const char *find_comparison(const struct needle_task *task,
                                    const struct needle_options *options)
 {
     if (options->show) return NULL;
+    if (options->dense_too) return "--dense-too";
     return task->by_head ? "eval recall" : options->kl_dense ? "--kl-dense" : NULL;
 }
 
@@ -208,6 +229,10 @@ static int check_kv(const struct needle_task *task, const struct needle_options 
                     const struct kv_options *kv)
 {
     SAY_TRY(kv_flags_check_stats(kv, options->format));
+    if (options->print && strcmp(options->format, "md") != 0)
+        return say_error("--print: standard output has the result in JSON; leave -o out");
+    if (options->dense_too && task->by_head)
+        return say_error("--dense-too: eval %s compares with dense attention as it is", task->name);
     SAY_TRY(check_mode(find_comparison(task, options), kv->mode));
     if (!task->by_head || strtod(kv->verify, NULL) > 0) return EXIT_GOOD;
     return say_error("--kv-verify %s: eval %s needs steps that are compared: above 0%%", kv->verify,
@@ -298,8 +323,16 @@ int eval_needle(const struct needle_task *task, int argc, char **argv)
     struct random random;
     random_init(&random, 0);
     struct puzzle widest = {0};
-    int code = needle_make(task, &options, &random, true, &widest);
-    if (code == EXIT_GOOD) code = run(task, &options, &model, &widest);
+    struct corpus corpus = {0};
+    int code = EXIT_GOOD;
+    if (options.text != NULL) {
+        SAY_CHECK(corpus_open(&corpus, options.text), out);
+        options.corpus = &corpus;
+    }
+    SAY_CHECK(needle_make(task, &options, &random, true, &widest), out);
+    code = run(task, &options, &model, &widest);
+out:
+    corpus_free(&corpus);
     puzzle_free(&widest);
     return code;
 }

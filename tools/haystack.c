@@ -20,7 +20,8 @@ struct filler {
     struct bytes text;
     size_t *starts; // [n + 1] where each begins in the text, and where the last one ends
     size_t n, n_max;
-    size_t n_tokens; // sum over the sentences
+    size_t n_tokens;       // sum over the sentences
+    struct corpus *corpus; // they are from it; NULL: they are made
 };
 
 static int compare_places(const void *a, const void *b)
@@ -54,7 +55,10 @@ static int make_filler(struct filler *filler, struct random *random, const fatho
     size_t n_tokens_max = filler->n_tokens + n_tokens;
     for (;;) {
         struct sentence sentence;
-        sentence_make(&sentence, random);
+        if (filler->corpus != NULL)
+            corpus_next(filler->corpus, &sentence);
+        else
+            sentence_make(&sentence, random);
         sentence.text[sentence.n++] = random_unit(random) < NEWLINE_SHARE ? '\n' : ' ';
         size_t n = 0;
         SAY_TRY(count_tokens(model, sentence.text, sentence.n, &n));
@@ -142,10 +146,12 @@ static int build(struct haystack *haystack, struct parts *parts, struct random *
 }
 
 int haystack_build(struct haystack *haystack, struct random *random, const fathom_model *model,
-                   const struct puzzle *puzzle, size_t n_tokens)
+                   const struct puzzle *puzzle, struct corpus *corpus, size_t n_tokens)
 {
-    struct parts parts = {.puzzle = puzzle, .facts = sort_facts(puzzle)};
+    struct parts parts = {
+        .puzzle = puzzle, .facts = sort_facts(puzzle), .filler = {.corpus = corpus}};
     if (parts.facts == NULL) return EXIT_BAD;
+    if (corpus != NULL) corpus_seek(corpus, random);
     int code = build(haystack, &parts, random, model, n_tokens);
     block_free(parts.facts);
     block_free(parts.filler.starts);

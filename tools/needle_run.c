@@ -4,9 +4,11 @@
 
 #include "tools/needle_run.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "tools/needle_talk.h"
+#include "tools/output.h"
 #include "tools/say.h"
 #include "tools/timer.h"
 
@@ -46,6 +48,7 @@ struct run {
     struct needle_score *score;
     struct needle_talk talk;
     struct needle_kl kl; // of the question under way
+    struct output output;
 };
 
 static int decode(struct run *run, int32_t id)
@@ -77,6 +80,12 @@ static bool is_done(const struct bytes *got, const char *answer, bool fixed)
     return fixed && strlen(text) >= bytes;
 }
 
+// For who reads along.
+static int print(struct run *run, const char *text, size_t bytes)
+{
+    return run->score->options->print ? output_write(&run->output, text, bytes) : EXIT_GOOD;
+}
+
 // Decodes an answer. The last turn's end is not fed, for nothing follows it.
 static int reply(struct run *run, const struct turn *turn, bool last, struct bytes *got)
 {
@@ -90,6 +99,7 @@ static int reply(struct run *run, const struct turn *turn, bool last, struct byt
         size_t bytes = 0;
         const char *text = fathom_token_text(model, id, false, &bytes);
         if (text != NULL) SAY_TRY(bytes_append(got, text, bytes));
+        if (text != NULL) SAY_TRY(print(run, text, bytes));
         bool done = is_done(got, answer, run->score->task->fixed);
         if (done && last) break;
         SAY_TRY(decode(run, id));
@@ -120,11 +130,13 @@ static int run_turn(struct run *run, const struct question *question, size_t i)
     int code = EXIT_GOOD;
     SAY_CHECK(needle_talk_turn(&run->talk, run->puzzle, question, i, &ids), out);
     SAY_CHECK(feed(run, &ids), out);
+    const char *asked = puzzle_text(run->puzzle, turn->ask);
+    SAY_CHECK(print(run, asked, strlen(asked)), out);
     const size_t n_asked = run->talk.held.n;
     SAY_CHECK(bytes_reserve(&got, 0), out);
     SAY_CHECK(reply(run, turn, last, &got), out);
     SAY_CHECK(puzzle_keep(run->puzzle, got.data, got.n, &turn->got), out);
-    if (last && run->score->options->kl_dense) {
+    if (last && run->score->options->kl_dense && !needle_score_is_dense(run->score)) {
         run->talk.held.n = n_asked;
         code = needle_kl_add(&run->kl, run->rig, &run->talk.held,
                              puzzle_text(run->puzzle, turn->answer));
@@ -135,6 +147,16 @@ out:
     return code;
 }
 
+// Marks an answer; a wrong one with the right one.
+static int end_print(struct run *run, const struct question *question, bool right)
+{
+    if (!run->score->options->print) return EXIT_GOOD;
+    const struct turn *last = &run->puzzle->turns[question->turn + question->n_turns - 1];
+    SAY_TRY(output_end(&run->output, true));
+    printf(right ? "(right)\n\n" : "(wrong: %s)\n\n", puzzle_text(run->puzzle, last->answer));
+    return output_check();
+}
+
 static int ask(struct run *run, const struct question *question)
 {
     struct ids *held = &run->talk.held;
@@ -143,7 +165,26 @@ static int ask(struct run *run, const struct question *question)
     SAY_TRY(rig_truncate(run->rig, held->n));
     for (size_t i = 0; i < question->n_turns; i++)
         SAY_TRY(run_turn(run, question, i));
-    return needle_score_add(run->score, run->puzzle, question, &run->kl);
+    const size_t n_exact = run->score->n_exact;
+    SAY_TRY(needle_score_add(run->score, run->puzzle, question, &run->kl));
+    return end_print(run, question, run->score->n_exact > n_exact);
+}
+
+static int ask_all(struct run *run, size_t n_ask, struct needle_score *score)
+{
+    run->score = score;
+    for (size_t i = 0; i < n_ask; i++)
+        SAY_TRY(ask(run, &run->puzzle->questions[i]));
+    return EXIT_GOOD;
+}
+
+static int ask_all_densely(struct run *run, size_t n_ask, struct needle_score *score)
+{
+    fathom_engine *engine = fathom_runner_engine(run->rig->runner);
+    SAY_TRY(say_status(fathom_engine_set_exact(engine, true)));
+    if (score->options->print) printf("Again, with all rows read.\n\n");
+    SAY_TRY(ask_all(run, n_ask, score));
+    return say_status(fathom_engine_set_exact(engine, false));
 }
 
 static int prefill(struct run *run, struct progress *progress)
@@ -167,7 +208,9 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
     struct run run = {.rig = rig, .puzzle = &puzzle, .score = score};
     int code = EXIT_GOOD;
     SAY_CHECK(needle_make(score->task, score->options, random, false, &puzzle), out);
-    SAY_CHECK(haystack_build(&haystack, random, rig->model, &puzzle, n_text), out);
+    SAY_CHECK(
+        haystack_build(&haystack, random, rig->model, &puzzle, score->options->corpus, n_text),
+        out);
     puzzle_draw(&puzzle, random, n_ask);
     if (score->options->show) {
         code = needle_score_show(score, &puzzle, haystack.text.data, n_ask);
@@ -177,8 +220,8 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
         needle_talk_open(&run.talk, rig->model, score->options->chat_template, &haystack, &puzzle),
         out);
     SAY_CHECK(prefill(&run, progress), out);
-    for (size_t i = 0; i < n_ask; i++)
-        SAY_CHECK(ask(&run, &puzzle.questions[i]), out);
+    SAY_CHECK(ask_all(&run, n_ask, score), out);
+    if (score->dense != NULL) SAY_CHECK(ask_all_densely(&run, n_ask, score->dense), out);
 out:
     needle_talk_free(&run.talk);
     haystack_free(&haystack);

@@ -11,7 +11,8 @@ int needle_make(const struct needle_task *task, const struct needle_options *opt
                 struct random *random, bool widest, struct puzzle *puzzle);
 
 // Makes a text of n_text tokens, asks n_ask of its questions and counts the answers; or prints all
-// that, if options->show, for which the rig needs a vocabulary alone.
+// that, if options->show, for which the rig needs a vocabulary alone. Where score->dense is not
+// NULL, asks all of them again with everything read, and counts that there.
 int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_ask,
                struct needle_score *score, struct progress *progress);
 

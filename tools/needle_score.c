@@ -85,12 +85,16 @@ static int print_question(const struct needle_score *score, const struct puzzle 
                           const struct question *question, const struct needle_kl *kl, bool exact)
 {
     const struct turn *last = &puzzle->turns[question->turn + question->n_turns - 1];
-    return print_line(
+    json_t *line =
         json_pack("{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b, s:o}", "task", score->task->name,
                   "length", (int)score->n_tokens, "seed", (json_int_t)score->options->seed, "index",
                   (int)score->n_questions, "depth", question->depth, "expected",
                   build_answer(puzzle, last->answer), "got", build_answer(puzzle, last->got),
-                  "exact", exact, "kld", build_mean(kl)));
+                  "exact", exact, "kld", build_mean(kl));
+    if (score->options->dense_too)
+        json_object_set_new(line, "read",
+                            json_string(needle_score_is_dense(score) ? "all" : "picked"));
+    return print_line(line);
 }
 
 int needle_score_print_heads(const struct needle_score *score, json_t *heads)
@@ -135,14 +139,15 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
 
 void needle_score_print_header(const struct needle_score *score)
 {
-    const bool kl_dense = score->options->kl_dense;
+    const bool kl_dense = score->options->kl_dense, dense_too = score->options->dense_too;
     char parts[32];
     snprintf(parts, sizeof parts, "%ss %%", score->task->part);
-    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s\n", "tokens", "needles", "questions",
-           "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "");
-    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s\n", "--------",
+    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s%s\n", "tokens", "needles", "questions",
+           "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "",
+           dense_too ? " read   |" : "");
+    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s%s\n", "--------",
            "--------", "--------", "--------", "--------", "----------------", "----------------",
-           kl_dense ? " -------: |" : "");
+           kl_dense ? " -------: |" : "", dense_too ? " ------ |" : "");
 }
 
 int needle_score_print_row(const struct needle_score *score)
@@ -153,7 +158,12 @@ int needle_score_print_row(const struct needle_score *score)
            score->options->n_needles, score->n_questions, 100 * needle_score_exact(score),
            100 * share_of(score->parts.n_right, score->parts.n),
            (double)score->n_prefill / score->prefill_ms * 1e3, decode);
-    if (score->kl.n > 0) printf(" %8.5f |", score->kl.sum / (double)score->kl.n);
+    if (score->kl.n > 0)
+        printf(" %8.5f |", score->kl.sum / (double)score->kl.n);
+    else if (score->options->kl_dense)
+        printf(" %8s |", "-");
+    if (score->options->dense_too)
+        printf(" %s |", needle_score_is_dense(score) ? "all   " : "picked");
     printf("\n");
     return output_check();
 }

@@ -16,7 +16,8 @@ struct share {
 struct needle_score {
     const struct needle_task *task;
     const struct needle_options *options;
-    uint32_t n_tokens; // asked for
+    struct needle_score *dense; // of the same questions with everything read; NULL: not asked so
+    uint32_t n_tokens;          // asked for
     size_t n_questions, n_exact;
     struct judgement parts;
     struct needle_kl kl;
@@ -27,6 +28,12 @@ struct needle_score {
     size_t n_decoded, n_decoded_max;
     struct stats decode;
 };
+
+// Whether this is the second of two, where everything was read.
+static inline bool needle_score_is_dense(const struct needle_score *score)
+{
+    return score->options->dense_too && score->dense == NULL;
+}
 
 int needle_score_open(struct needle_score *score, const struct needle_task *task,
                       const struct needle_options *options, uint32_t n_tokens);

@@ -5,6 +5,7 @@
 #ifndef FATHOM_TOOLS_NEEDLE_TASK_H
 #define FATHOM_TOOLS_NEEDLE_TASK_H
 
+#include "tools/corpus.h"
 #include "tools/flags.h"
 #include "tools/judge.h"
 #include "tools/maker.h"
@@ -16,7 +17,9 @@ struct needle_options {
     float min_score;
     const char *format;
     const char *chat_template; // NULL: plain text
-    bool show;
+    const char *text;          // a file; NULL: filler is made up
+    struct corpus *corpus;     // of that file
+    bool show, print, dense_too;
     bool kl_dense;
 };
 

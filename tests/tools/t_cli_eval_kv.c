@@ -65,6 +65,53 @@ static void t_kv_and_divergence(void **state)
                            "      KLD |\n"));
 }
 
+// The second time as if the cache were dense; the first time a token is not enough.
+static void t_dense_too(void **state)
+{
+    (void)state;
+    const char *task = "eval niah -m $M --lengths 3k --needles 16 --questions 4";
+    json_t *rows =
+        cli_json(cli_run("%s -o json --dense-too --kv-budget 1 --kv-stage2 off " SPARSE, task));
+    json_t *alone = cli_json(cli_run("%s -o json", task));
+    const json_t *picked = json_array_get(rows, 0), *dense = json_object_get(picked, "dense");
+    assert_true(cli_integer(picked, "exact") < 4);
+    assert_int_equal(cli_integer(dense, "exact"), 4);
+    assert_int_equal(cli_integer(json_array_get(alone, 0), "exact"), 4);
+    assert_int_equal(cli_integer(dense, "prefill_tokens"), cli_integer(picked, "prefill_tokens"));
+    json_decref(rows);
+    json_decref(alone);
+}
+
+static size_t count_texts(const char *in, const char *text)
+{
+    size_t n = 0;
+    while ((in = strstr(in, text)) != NULL) {
+        in += strlen(text);
+        n++;
+    }
+    return n;
+}
+
+// Everything is asked twice, and marked; JSON has no place for that.
+static void t_print(void **state)
+{
+    (void)state;
+    const char *task = "eval niah -m $M --lengths 2k --needles 8 --questions 3 --print --dense-too";
+    struct cli cli = cli_run("%s " SPARSE, task);
+    cli_expect_good(cli);
+    assert_int_equal(count_texts(cli.out, "Question: What is the secret number of "), 6);
+    assert_int_equal(count_texts(cli.out, "(right)") + count_texts(cli.out, "(wrong: "), 6);
+    assert_int_equal(count_texts(cli.out, "\nAgain, with all rows read.\n"), 1);
+    assert_int_equal(count_texts(cli.out, "| picked |\n") + count_texts(cli.out, "| all    |\n"),
+                     2);
+    cli = cli_run("%s -o json " SPARSE, task);
+    assert_int_equal(cli.code, 1);
+    assert_non_null(strstr(cli.err, "--print: "));
+    cli = cli_run("%s --kv-mode dense", task);
+    assert_int_equal(cli.code, 1);
+    assert_non_null(strstr(cli.err, "--dense-too compares"));
+}
+
 // Lines of questions, which hold answers and divergences to 9 digits. To be freed.
 static char *ask_sparse(const char *flags)
 {
@@ -189,6 +236,8 @@ int main(int argc, char **argv)
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_kv_and_divergence),
+        cmocka_unit_test(t_dense_too),
+        cmocka_unit_test(t_print),
         cmocka_unit_test(t_recall),
         cmocka_unit_test(t_recall_forms),
         cmocka_unit_test(t_threads_and_tiers),
