@@ -141,7 +141,7 @@ static void count_candidate(const struct search *s, const struct head *head,
 static void count_tokens(const struct search *s, const struct head *head, uint32_t g,
                          struct tally *t)
 {
-    const uint32_t group = s->selector->params.group;
+    const uint32_t group = s->n_heads;
     for (uint32_t i = 0; i < head->n_candidates; i++) {
         const struct candidate *c = &head->candidates[i];
         const struct index_head *index = view_head(head, c->segment);
@@ -163,10 +163,9 @@ static void sum_rest(const struct search *s, const struct head *head, uint32_t g
 
 void search_rest(const struct search *s, struct head *head)
 {
-    const struct selector_params *p = &s->selector->params;
-    for (uint32_t g = 0; g < p->group; g++) {
+    for (uint32_t g = 0; g < s->n_heads; g++) {
         struct tally t;
-        t.kv = &p->kernels->kv;
+        t.kv = &s->selector->params.kernels->kv;
         t.n = 0;
         t.log_bound = t.log_estimate = s->args.skip_rest ? INFINITY : -INFINITY;
         if (!s->args.skip_rest) sum_rest(s, head, g, &t);

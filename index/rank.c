@@ -23,7 +23,7 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
         .reach = head->reach,
         .mass = head->log_mass,
         .weight = weight + first_slot,
-        .group = p->group,
+        .group = s->n_heads,
         .sum = p->reduce_sum,
         .n = level->n_slots - first_slot,
         .out = rank + first_slot,
@@ -36,7 +36,7 @@ void rank_masses(const struct search *s, struct head *head, uint32_t n_parts)
     const struct selector_params *p = &s->selector->params;
     const struct kv_kernels *kv = &p->kernels->kv;
     const struct level *coarse = &head->coarse;
-    for (uint32_t g = 0; g < p->group; g++) {
+    for (uint32_t g = 0; g < s->n_heads; g++) {
         const float masses[2] = {
             kv->log_sum_exp(coarse->scores + (size_t)g * coarse->stride, coarse->weight,
                             coarse->n_slots),
@@ -62,7 +62,7 @@ void rank_count_above(const struct search *s, const struct head *head,
             .stride = fine->stride,
             .mass = head->log_mass,
             .weight = fine->weight + first,
-            .group = p->group,
+            .group = s->n_heads,
             .sum = p->reduce_sum,
             .n = left < BATCH ? left : BATCH,
             .out = share,

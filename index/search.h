@@ -29,8 +29,8 @@ struct level {
     uint32_t n_scored; // spans whose scores are there
     uint32_t stride;   // slots there is room for
     struct span *spans;
-    float *scores; // [group, stride] <q, representative>
-    float *tops;   // [group, stride] bound by the box, or NULL
+    float *scores; // [heads, stride] <q, representative>
+    float *tops;   // [heads, stride] bound by the box, or NULL
     float *radius; // [stride]
     float *spread; // [stride]; only where the rest or the estimate is wanted
     float *weight; // [stride] visible rows for which only the representative speaks
@@ -47,7 +47,8 @@ struct candidate {
     uint32_t token; // its rows' place in the token arrays
 };
 
-// The search of one KV head.
+// The search of one KV head. Heads in the arrays' shapes, [heads], are the query heads that share
+// it, of one query after another.
 struct head {
     const struct index_view *views; // [n_segments]
     struct level coarse;
@@ -55,22 +56,22 @@ struct head {
     float *whole;      // [fine.stride] visible rows of units of which nothing was picked; 0 where
                        // the estimate is off
     uint32_t *n_units; // [n_segments]
-    float *q;          // [group, d_k], times the logits' scale
+    float *q;          // [heads, d_k], times the logits' scale
     void *packed_q;
     void *packed_abs; // of |q|, for boxes
-    float *slack;     // [group] of packed_q
-    float *slack_abs; // [group] of packed_abs
-    float *norm;      // [group] |q|, rounded up
-    float *reach;     // [group] how far along q a unit's radius counts when it is ranked
-    float *log_mass;  // [group] about, of all rows
-    float *parts;     // [group, fine.stride / REP_LANES] logs of masses of the first scan's items
+    float *slack;     // [heads] of packed_q
+    float *slack_abs; // [heads] of packed_abs
+    float *norm;      // [heads] |q|, rounded up
+    float *reach;     // [heads] how far along q a unit's radius counts when it is ranked
+    float *log_mass;  // [heads] about, of all rows
+    float *parts;     // [heads, fine.stride / REP_LANES] logs of masses of the first scan's items
     struct candidate *candidates;
     uint32_t n_candidates;
     uint32_t *segment_candidates; // [n_segments + 1] first of a segment, in the last batch
     uint64_t n_tokens;
     float *token_scores; // [group, n_rows_max]; only where the rest is wanted
     float *token_rank;   // [n_rows_max]; -infinity: picked or masked
-    float *token_error;  // [n_segments, group]
+    float *token_error;  // [n_segments, heads]
     uint32_t *places;    // [fine.stride, and n_rows_max where there are tokens] of what is taken
     struct picked_run *runs;
     uint32_t n_runs;
@@ -94,13 +95,14 @@ struct head {
 struct search {
     const struct selector *selector;
     struct search_args args;
+    uint32_t n_heads;             // query heads of a KV head: group, times the queries
     struct index_layout *layouts; // [n_segments]
     uint64_t *first_row;          // [n_segments] place of a segment's rows in `picked`
     uint32_t *n_rows;             // [n_segments]
     struct head *heads;           // [n_kv_heads]
     uint8_t *row_queries;         // [threads][packed_query_bytes]
     size_t row_query_bytes;
-    float *row_scores; // [threads][group, SCORE_BATCH]
+    float *row_scores; // [threads][heads, SCORE_BATCH]
     size_t bytes;      // of the reserved memory that all arrays lie in
     void *memory;
 };

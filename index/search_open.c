@@ -40,40 +40,46 @@ static size_t slots_max(const struct selector_params *p)
     return size_round(n_units + (size_t)p->n_segments_max * (REP_LANES + 2), REP_LANES);
 }
 
+static uint32_t heads_max(const struct selector_params *p)
+{
+    return p->group * p->n_queries_max;
+}
+
 static void place_head(struct room *room, struct head *head, const struct selector_params *p)
 {
     const size_t f32 = sizeof(float);
     const size_t n_slots = slots_max(p);
+    const uint32_t n_heads = heads_max(p);
     const size_t n_rows = (size_t)p->n_rows_max;
     const size_t n_segments = p->n_segments_max;
     const bool two_level = p->kind == FATHOM_SELECTOR_CLUSTER;
     const bool box = p->rank_by == FATHOM_RANK_BOX;
     const bool tokens = p->stage2_bits > 0;
     const size_t n_coarse = n_slots / COARSE_UNITS + n_segments * (REP_LANES + 1);
-    place_level(room, &head->coarse, two_level ? size_round(n_coarse, REP_LANES) : 0, p->group,
+    place_level(room, &head->coarse, two_level ? size_round(n_coarse, REP_LANES) : 0, n_heads,
                 false);
-    place_level(room, &head->fine, n_slots, p->group, box);
+    place_level(room, &head->fine, n_slots, n_heads, box);
     head->whole = take(room, n_slots, f32);
     head->n_units = take(room, n_segments, sizeof(uint32_t));
-    head->q = take(room, (size_t)p->group * p->d_k, f32);
-    head->packed_q = take(room, packed_query_bytes(p->group), 1);
-    head->packed_abs = take(room, packed_query_bytes(p->group), 1);
-    head->slack = take(room, p->group, f32);
-    head->slack_abs = take(room, p->group, f32);
-    head->norm = take(room, p->group, f32);
-    head->reach = take(room, p->group, f32);
-    head->log_mass = take(room, p->group, f32);
-    head->parts = take(room, p->group * n_slots / REP_LANES, f32);
+    head->q = take(room, (size_t)n_heads * p->d_k, f32);
+    head->packed_q = take(room, packed_query_bytes(n_heads), 1);
+    head->packed_abs = take(room, packed_query_bytes(n_heads), 1);
+    head->slack = take(room, n_heads, f32);
+    head->slack_abs = take(room, n_heads, f32);
+    head->norm = take(room, n_heads, f32);
+    head->reach = take(room, n_heads, f32);
+    head->log_mass = take(room, n_heads, f32);
+    head->parts = take(room, n_heads * n_slots / REP_LANES, f32);
     head->candidates = take(room, tokens ? n_slots : 0, sizeof *head->candidates);
     head->segment_candidates = take(room, n_segments + 1, sizeof(uint32_t));
     head->token_scores = take(room, tokens ? p->group * n_rows : 0, f32);
     head->token_rank = take(room, tokens ? n_rows : 0, f32);
-    head->token_error = take(room, tokens ? n_segments * p->group : 0, f32);
+    head->token_error = take(room, tokens ? n_segments * n_heads : 0, f32);
     head->places = take(room, tokens && n_rows > n_slots ? n_rows : n_slots, sizeof(uint32_t));
     head->runs = take(room, n_rows, sizeof *head->runs);
     head->picked = take(room, n_rows / 64 + 1, sizeof *head->picked);
-    head->rest_bound = take(room, p->group, f32);
-    head->rest_estimate = take(room, p->group, f32);
+    head->rest_bound = take(room, n_heads, f32);
+    head->rest_estimate = take(room, n_heads, f32);
 }
 
 // Places all arrays in the room; returns the bytes they take.
@@ -86,10 +92,10 @@ static size_t place(struct search *s, void *base)
     s->first_row = take(&room, p->n_segments_max, sizeof *s->first_row);
     s->n_rows = take(&room, p->n_segments_max, sizeof *s->n_rows);
     s->heads = take(&room, p->n_kv_heads, sizeof *s->heads);
-    s->row_query_bytes = size_round(packed_query_bytes(p->group), MEM_ALIGN_BYTES);
+    s->row_query_bytes = size_round(packed_query_bytes(heads_max(p)), MEM_ALIGN_BYTES);
     s->row_queries = take(&room, pool_count(p->pool), s->row_query_bytes);
     s->row_scores =
-        take(&room, pool_count(p->pool) * (size_t)p->group * SCORE_BATCH, sizeof(float));
+        take(&room, pool_count(p->pool) * (size_t)heads_max(p) * SCORE_BATCH, sizeof(float));
     for (uint32_t h = 0; h < p->n_kv_heads; h++)
         place_head(&room, base != NULL ? &s->heads[h] : &unplaced, p);
     return room.used;

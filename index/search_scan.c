@@ -29,24 +29,33 @@ static const float BALL_SHARE = 0.5f;
 
 // ---- Begin --------------------------------------------------------------------------------------
 
+// The head's part of each query; q: of the first one.
+static void take_queries(const struct search *s, struct head *head, const float *q)
+{
+    const struct selector_params *p = &s->selector->params;
+    const size_t n = (size_t)p->group * p->d_k;
+    float *out = head->q;
+    for (uint32_t left = s->n_heads; left > 0; left -= p->group, q += p->n_kv_heads * n)
+        for (size_t i = 0; i < n; i++)
+            *out++ = q[i] * p->scale;
+}
+
 static void prepare_query(const struct search *s, struct head *head, const float *q)
 {
     const struct selector_params *p = &s->selector->params;
     const struct kv_kernels *kv = &p->kernels->kv;
-    for (uint32_t i = 0; i < p->group * p->d_k; i++)
-        head->q[i] = q[i] * p->scale;
-    for (uint32_t g = 0; g < p->group; g++) {
+    take_queries(s, head, q);
+    for (uint32_t g = 0; g < s->n_heads; g++) {
         const float *x = head->q + (size_t)g * p->d_k;
         head->norm[g] = sqrtf(vector_dot(x, x, p->d_k)) * ROUND_UP;
         head->reach[g] = BALL_SHARE * head->norm[g];
     }
-    kv->pack_rep_query(p->index_q8, head->q, p->group, p->d_k, head->packed_q, head->slack);
+    kv->pack_rep_query(p->index_q8, head->q, s->n_heads, p->d_k, head->packed_q, head->slack);
     if (p->rank_by != FATHOM_RANK_BOX) return;
-    for (uint32_t i = 0; i < p->group * p->d_k; i++)
+    for (uint32_t i = 0; i < s->n_heads * p->d_k; i++)
         head->q[i] = fabsf(head->q[i]);
-    kv->pack_rep_query(p->index_q8, head->q, p->group, p->d_k, head->packed_abs, head->slack_abs);
-    for (uint32_t i = 0; i < p->group * p->d_k; i++)
-        head->q[i] = q[i] * p->scale;
+    kv->pack_rep_query(p->index_q8, head->q, s->n_heads, p->d_k, head->packed_abs, head->slack_abs);
+    take_queries(s, head, q);
 }
 
 static void reset_level(struct level *level)
@@ -85,6 +94,7 @@ void search_begin(struct search *s, const struct search_args *args)
     const struct selector_params *p = &s->selector->params;
     uint64_t first = 0;
     s->args = *args;
+    s->n_heads = p->group * (args->n_queries > 0 ? args->n_queries : 1);
     for (uint32_t i = 0; i < args->n_segments; i++) {
         const uint32_t n_rows = args->views[i].n_rows;
         if (i > 0 && n_rows == s->n_rows[i - 1]) {
@@ -114,7 +124,7 @@ static void sum_part(const struct search *s, struct head *head, uint32_t part, u
 {
     const struct selector_params *p = &s->selector->params;
     const struct level *fine = &head->fine;
-    for (uint32_t g = 0; g < p->group; g++)
+    for (uint32_t g = 0; g < s->n_heads; g++)
         head->parts[(size_t)g * (fine->stride / REP_LANES) + part] = p->kernels->kv.log_sum_exp(
             fine->scores + (size_t)g * fine->stride + slot, fine->weight + slot, n);
 }

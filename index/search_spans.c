@@ -26,7 +26,7 @@ static void score_blocks(const struct search *s, const void *packed_q, const voi
     const struct selector_params *p = &s->selector->params;
     const struct score_reps_args args = {
         .q = packed_q,
-        .group = p->group,
+        .group = s->n_heads,
         .d = p->d_k,
         .q8 = p->index_q8,
         .blocks = blocks,
@@ -42,7 +42,6 @@ static void score_blocks(const struct search *s, const void *packed_q, const voi
 // halves, so this comes before the scores.
 static void score_boxes(const struct search *s, struct head *head, const struct span *span)
 {
-    const struct selector_params *p = &s->selector->params;
     const struct index_layout *layout = &s->layouts[span->segment];
     const struct index_head *index = view_head(head, span->segment);
     const float *box_rest = index_at(index, layout->box_rest);
@@ -50,7 +49,7 @@ static void score_boxes(const struct search *s, struct head *head, const struct 
     score_blocks(s, head->packed_abs, index_at(index, layout->half), span, level->scores,
                  level->stride);
     score_blocks(s, head->packed_q, index_at(index, layout->mid), span, level->tops, level->stride);
-    for (uint32_t g = 0; g < p->group; g++) {
+    for (uint32_t g = 0; g < s->n_heads; g++) {
         const float *half = level->scores + (size_t)g * level->stride + span->slot;
         float *top = level->tops + (size_t)g * level->stride + span->slot;
         const float error = score_error(head, span->segment, g) +

@@ -87,12 +87,12 @@ static void score_batch(const struct search *s, struct head *head, const struct 
 {
     const struct selector_params *p = &s->selector->params;
     const bool keep = !s->args.skip_rest;
-    float *scores =
-        keep ? head->token_scores + token : s->row_scores + (size_t)thread * p->group * SCORE_BATCH;
+    float *scores = keep ? head->token_scores + token
+                         : s->row_scores + (size_t)thread * s->n_heads * SCORE_BATCH;
     const size_t stride = keep ? (size_t)p->n_rows_max : SCORE_BATCH;
     const struct score_rows_args args = {
         .q = s->row_queries + thread * s->row_query_bytes,
-        .group = p->group,
+        .group = s->n_heads,
         .d = p->d_k,
         .bits = p->stage2_bits,
         .rows = batch->rows,
@@ -106,7 +106,7 @@ static void score_batch(const struct search *s, struct head *head, const struct 
         .scores = scores,
         .stride = stride,
         .mass = head->log_mass,
-        .group = p->group,
+        .group = s->n_heads,
         .sum = p->reduce_sum,
         .n = batch->n,
         .out = head->token_rank + token,
@@ -128,9 +128,9 @@ static void score_segment(const struct search *s, struct head *head, uint32_t se
     const struct keys keys = find_keys(s, head, segment);
     fill_batch(s, head, keys.row_bytes, &feed, &batches[0]);
     fetch_batch(&batches[0], keys.row_bytes);
-    p->kernels->kv.pack_row_query(keys.bits, head->q, p->group, p->d_k, keys.k_min, keys.k_step,
+    p->kernels->kv.pack_row_query(keys.bits, head->q, s->n_heads, p->d_k, keys.k_min, keys.k_step,
                                   s->row_queries + thread * s->row_query_bytes,
-                                  head->token_error + (size_t)segment * p->group);
+                                  head->token_error + (size_t)segment * s->n_heads);
     for (uint32_t i = 0, token = first->token; batches[i].n > 0; i = 1 - i) {
         fill_batch(s, head, keys.row_bytes, &feed, &batches[1 - i]);
         score_batch(s, head, &batches[i], &batches[1 - i], token, thread);

@@ -21,11 +21,12 @@ static fathom_status check_params(const struct selector_params *p)
     if (p->d_k == 0 || p->d_k > D_MAX || p->d_v == 0 || p->d_v > D_MAX)
         return status_set(FATHOM_EINVAL, "head sizes %u and %u: must be 1 to %d", p->d_k, p->d_v,
                           D_MAX);
-    if (p->n_kv_heads == 0 || p->group == 0 || p->group > GROUP_MAX)
+    const uint32_t n_queries = p->n_queries_max > 0 ? p->n_queries_max : 1;
+    if (p->n_kv_heads == 0 || p->group == 0 || p->group > GROUP_MAX / n_queries)
         return status_set(FATHOM_EINVAL,
-                          "%u KV heads, %u query heads each: must be above 0, and "
-                          "at most %d of a group",
-                          p->n_kv_heads, p->group, GROUP_MAX);
+                          "%u KV heads, %u query heads each, of %u queries: must be above 0, and "
+                          "at most %d query heads in all of a KV head",
+                          p->n_kv_heads, p->group, n_queries, GROUP_MAX);
     if (p->stage2_bits != 0 && p->stage2_bits != 4 && p->stage2_bits != 8)
         return status_set(FATHOM_EINVAL, "stage2_bits=%u: must be 0, 4 or 8", p->stage2_bits);
     if (p->segment_tokens_max == 0 || p->segment_tokens_max > SEGMENT_TOKENS_MAX)
@@ -46,6 +47,7 @@ static void complete(struct selector_params *p)
         [FATHOM_SELECTOR_BLOCK] = 128,
         [FATHOM_SELECTOR_FLAT] = 1,
     };
+    if (p->n_queries_max == 0) p->n_queries_max = 1;
     if (p->unit_tokens == 0) p->unit_tokens = unit_tokens[p->kind];
     if (p->unit_tokens > p->segment_tokens_max) p->unit_tokens = p->segment_tokens_max;
     if (!(p->candidates >= 1)) p->candidates = p->candidates > 0 ? 1 : CANDIDATES;

@@ -21,6 +21,7 @@ struct selector_params {
     uint32_t d_v;
     uint32_t n_kv_heads;
     uint32_t group;          // query heads that share a KV head
+    uint32_t n_queries_max;  // tokens that one search is for; times group at most 256; 0: one
     float scale;             // of the logits
     uint32_t unit_tokens;    // of a unit; of cluster: on average; 0: the selector's default
     bool index_q8;           // representatives in 8 bit, else f16
@@ -92,10 +93,12 @@ struct left_unit {
 };
 
 struct search_args {
-    const float *q;                 // [n_kv_heads, group, d_k], as attention asks, not scaled
+    const float *q;     // [n_queries, n_kv_heads, group, d_k], as attention asks, not scaled
+    uint32_t n_queries; // a row ranks as the query head ranks it that wants it most; 0: one
     const struct index_view *views; // [n_kv_heads, n_segments]
     uint32_t n_segments;
-    bool skip_rest;    // rest_* are not wanted, and stay infinity: they cost about half a search
+    bool skip_rest;    // rest_* are not wanted, and stay infinity: they cost about half a search;
+                       // must be set for more than one query
     float threshold;   // 0: top-k by the budget. Else the first pick takes as many rows as lie in
                        // units that hold more than this share of the mass, by their means; at most
                        // the budget, and
@@ -166,7 +169,7 @@ struct selector_ops {
     // them in, and so does the estimate, but for units of which earlier picks took rows.
     void (*leave)(struct search *search, const struct left_unit *units, uint32_t n);
     // Partial over the value sums of the units of which nothing was picked and that `begin` scored:
-    // o [n_kv_heads, group, d_v], lse [n_kv_heads, group].
+    // o [n_kv_heads, group, d_v], lse [n_kv_heads, group]. Of a search for one query.
     void (*estimate)(struct search *search, float *o, float *lse);
 };
 

@@ -118,17 +118,6 @@ uint64_t attend_sealed_rows(const struct slot *slot)
     return n;
 }
 
-// The mean of the block's queries stands for them all (InfLLM's execution block).
-static void mean_query(const fathom_engine *engine, uint32_t first, uint32_t n, float *mean)
-{
-    const size_t n_values = (size_t)engine->params.n_heads * engine->params.d_k;
-    memcpy(mean, engine->rotated + first * n_values, n_values * sizeof *mean);
-    for (uint32_t t = 1; t < n; t++)
-        engine->device->kernels->add(mean, engine->rotated + (first + t) * n_values, n_values);
-    for (size_t i = 0; i < n_values; i++)
-        mean[i] /= (float)n;
-}
-
 // ---- Coverage -----------------------------------------------------------------------------------
 
 // Of one query head: the share of the mass that lse holds, when `rest` is the log of what it lacks.
@@ -206,18 +195,15 @@ static void begin_search(fathom_engine *engine, const struct slot *slot, uint32_
 {
     const struct fathom_engine_params *p = &engine->params;
     const uint64_t n_rows = attend_sealed_rows(slot);
-    const bool calibrated = n == 1 && slot->calibration.threshold > 0.0f;
+    const bool calibrated = slot->step_tokens == 1 && slot->calibration.threshold > 0.0f;
     struct search_args args = {
-        .q = engine->rotated,
+        .q = engine->rotated + (size_t)first * p->n_heads * p->d_k,
+        .n_queries = n,
         .views = engine->views,
         .n_segments = slot->n_sealed,
         .skip_rest = !covers,
         .threshold = p->kv.threshold,
     };
-    if (n > 1) {
-        mean_query(engine, first, n, engine->mean);
-        args.q = engine->mean;
-    }
     if (calibrated) {
         args.threshold = slot->calibration.threshold;
         args.floor_share = 1.0f / CALIBRATE_FLOOR_PARTS;
@@ -243,7 +229,8 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
                                    uint32_t first, uint32_t n, struct sealed_parts *parts)
 {
     const struct fathom_engine_params *p = &engine->params;
-    const bool covers = n == 1 && coverage_is_due(engine, slot);
+    const bool decode = slot->step_tokens == 1;
+    const bool covers = decode && coverage_is_due(engine, slot);
     uint64_t from_ns = clock_ns();
     begin_search(engine, slot, layer, first, n, covers);
     for (bool more = true, again = false; more; again = true) {
@@ -251,7 +238,7 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
         add_time(&engine->stats.select_s, &from_ns);
         FATHOM_TRY(sealed_attend_picked(engine, slot, layer, first, n, again, parts));
         add_time(&engine->stats.attend_s, &from_ns);
-        if (n > 1) return FATHOM_OK;
+        if (!decode) return FATHOM_OK;
         engine->stats.n_rounds++;
         more = p->kv.coverage > 0.0f && engine->fetch.n_left == 0 &&
                raise_budgets(engine, sealed_lse(engine, parts));
@@ -268,12 +255,10 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
 static fathom_status attend_sealed(fathom_engine *engine, struct slot *slot, uint32_t layer,
                                    bool all, struct sealed_parts *parts)
 {
-    enum { EXEC_TOKENS = 64 };
-    const uint32_t n = slot->step_tokens;
+    const uint32_t n = slot->step_tokens, n_block = engine->n_block;
     if (all) return sealed_attend_all(engine, slot, layer, parts);
-    for (uint32_t t = 0; t < n; t += EXEC_TOKENS)
-        FATHOM_TRY(attend_picked(engine, slot, layer, t, n - t < EXEC_TOKENS ? n - t : EXEC_TOKENS,
-                                 parts));
+    for (uint32_t t = 0; t < n; t += n_block)
+        FATHOM_TRY(attend_picked(engine, slot, layer, t, n - t < n_block ? n - t : n_block, parts));
     return FATHOM_OK;
 }
 

@@ -89,6 +89,7 @@ struct fathom_engine {
     bool picks;  // sparse
     bool exact;  // everything is read all the same: fathom_engine_set_exact
     uint32_t group;
+    uint32_t n_block;    // tokens of a step that pick together
     uint32_t n_tail_max; // rows of a strip
     uint32_t n_hot_max;  // auto: tokens that stay dense; else 0
     size_t k_row_bytes;  // of the tail
@@ -117,7 +118,6 @@ struct fathom_engine {
     struct budget *head_budgets;  // [n_layers, n_kv_heads] as the caller wants them
     size_t sample_bytes;          // of a slot's samples
     float *rotated;               // [n_step_max, n_heads, d_k]
-    float *mean;                  // [n_heads, d_k] of a block of queries
     float *verified;              // [n_heads, d_v], and lse [n_heads] behind
     uint64_t n_rows_all;          // sealed rows of the sequence in work
     float *parts;                 // partials; see sealed.h

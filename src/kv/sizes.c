@@ -57,7 +57,7 @@ static uint64_t step_bytes(const fathom_engine *engine)
     return n_threads * (build_scratch_bytes(engine) + ATTEND_SCRATCH_BYTES +
                         RUNS_MAX * sizeof(struct kv_run)) +
            engine->n_part_values * sizeof(float) +
-           ((uint64_t)p->n_step_max + 1) * p->n_heads * p->d_k * sizeof(float) +
+           (uint64_t)p->n_step_max * p->n_heads * p->d_k * sizeof(float) +
            (uint64_t)p->n_heads * (p->d_v + 1) * sizeof(float) + p->n_kv_heads * of_heads;
 }
 

@@ -41,8 +41,9 @@ void rig_open(struct rig *rig, const struct selector_params *params, uint32_t is
     if (params->stage2_bits > 0) rig->row_bytes = kv_code_bytes(params->stage2_bits, params->d_k);
     check_ok(selector_ops.open(&rig->params, &rig->selector));
     check_ok(selector_ops.search_open(rig->selector, &rig->search));
-    check_ok(mem_new((size_t)params->n_kv_heads * params->group * params->d_k, sizeof *rig->q, "q",
-                     &rig->q));
+    const size_t n_queries = params->n_queries_max > 0 ? params->n_queries_max : 1;
+    check_ok(mem_new(n_queries * params->n_kv_heads * params->group * params->d_k, sizeof *rig->q,
+                     "q", &rig->q));
 }
 
 void rig_close(struct rig *rig)
@@ -170,9 +171,12 @@ void rig_begin(struct rig *rig, const float *q)
                 .n_visible = segment->n_visible,
             };
         }
-    memcpy(rig->q, q, (size_t)p->n_kv_heads * p->group * p->d_k * sizeof *q);
+    const uint32_t n_queries = rig->n_queries > 0 ? rig->n_queries : 1;
+    memcpy(rig->q, q, (size_t)n_queries * p->n_kv_heads * p->group * p->d_k * sizeof *q);
     const struct search_args args = {
         .q = rig->q,
+        .n_queries = rig->n_queries,
+        .skip_rest = n_queries > 1,
         .views = rig->views,
         .n_segments = rig->n_segments,
         .threshold = rig->threshold,

@@ -45,8 +45,9 @@ struct rig {
     uint64_t budgets[RIG_HEADS];
     struct selection picked[RIG_HEADS];
     size_t row_bytes;
-    float *q;        // [n_kv_heads, group, d_k]
-    float threshold; // of searches, as in search_args; rig_open sets both to 0
+    float *q;           // [n_queries_max, n_kv_heads, group, d_k]
+    uint32_t n_queries; // of searches, as in search_args; rig_open sets all three to 0
+    float threshold;
     float floor_share;
     bool by_heads; // picks each on one thread of the pool; rig_open sets it to false
 };
@@ -64,7 +65,7 @@ void rig_add_keys(struct rig *rig, struct rng *rng, const float *k, const float 
                   uint32_t n_rows, bool merged);
 void rig_fill_keys(struct rng *rng, enum rig_keys kind, float *k, uint32_t n_rows, uint32_t d);
 
-// q [n_kv_heads, group, d_k], copied.
+// q [n_queries, n_kv_heads, group, d_k], copied. What follows about scores is of one query.
 void rig_begin(struct rig *rig, const float *q);
 void rig_pick(struct rig *rig, uint64_t budget);
 

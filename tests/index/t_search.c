@@ -325,13 +325,61 @@ static void test_group_reduction(void **state)
     }
 }
 
+// Every query head of every query finds the row that it alone wants, whatever the others want.
+static void run_queries(int32_t kind, uint32_t n_queries)
+{
+    enum { ROWS = 2048, D = 32, HEADS = 2, GROUP = 2, QUERIES = 40, WANTED = HEADS * GROUP };
+    static float k[HEADS * ROWS * D], q[QUERIES * WANTED * D];
+    static uint8_t seen[ROWS];
+    struct selector_params params = rig_params(HEADS, GROUP, D);
+    struct rng rng;
+    rng_init(&rng, SEED);
+    params.kind = kind;
+    params.stage2_bits = 4;
+    params.scale = 1;
+    params.n_queries_max = QUERIES;
+    for (size_t i = 0; i < HEADS * ROWS * D; i++)
+        k[i] = 0.1f * rng_normal(&rng);
+    for (uint32_t i = 0; i < n_queries * WANTED; i++) // the row of query head i
+        for (uint32_t c = 0; c < D; c++) {
+            const uint32_t head = i / GROUP % HEADS;
+            q[i * D + c] = rng_normal(&rng);
+            k[(head * ROWS + 12 * i) * D + c] = q[i * D + c];
+        }
+    rig_open(&rig, &params, UINT32_MAX, 2);
+    rig.n_queries = n_queries;
+    rig_add_keys(&rig, &rng, k, NULL, ROWS, true);
+    rig_begin(&rig, q);
+    rig_pick(&rig, n_queries * GROUP);
+    for (uint32_t h = 0; h < HEADS; h++) {
+        const uint32_t *order = rig.segments[h][0].order;
+        memset(seen, 0, sizeof seen);
+        assert_true(rig_mark(&rig, h, seen) >= n_queries * GROUP); // and outliers
+        for (uint32_t row = 0; row < ROWS; row++)
+            if (order[row] % 12 == 0 && order[row] < 12 * n_queries * WANTED &&
+                order[row] / 12 / GROUP % HEADS == h)
+                assert_true(seen[row]);
+    }
+    rig_close(&rig);
+}
+
+static void test_queries(void **state)
+{
+    (void)state;
+    for (int32_t kind = FATHOM_SELECTOR_CLUSTER; kind <= FATHOM_SELECTOR_FLAT; kind++)
+        for (uint32_t n = 1; n <= 40; n += 13) {
+            if (kind == FATHOM_SELECTOR_BLOCK) continue; // picks blocks
+            run_queries(kind, n);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flat_is_exact),   cmocka_unit_test(test_picks_go_on),
         cmocka_unit_test(test_budget),          cmocka_unit_test(test_threads),
         cmocka_unit_test(test_outliers),        cmocka_unit_test(test_block_representatives),
-        cmocka_unit_test(test_group_reduction),
+        cmocka_unit_test(test_group_reduction), cmocka_unit_test(test_queries),
     };
     return check_run("t_search", tests, sizeof tests / sizeof tests[0]);
 }

@@ -43,7 +43,7 @@ static void append(fathom_engine *engine, struct fathom_seq seq, uint32_t at, ui
 
 static void run(struct fathom_engine_params p)
 {
-    static float out[32 * 16];
+    static float out[N_STEP * 32 * 16];
     fathom_engine *engine;
     struct fathom_seq seq;
     struct rng rng;
@@ -55,9 +55,12 @@ static void run(struct fathom_engine_params p)
     rig_open_least(device, &p, 8, &engine);
     printf("%s\n", fathom_engine_plan(engine));
     check_ok(fathom_seq_create(engine, &seq));
+    // The longest steps take the most.
+    const bool asks = p.kv.prefill == FATHOM_PREFILL_SPARSE;
+    const uint32_t n_asked = p.n_tokens_max - (asks ? 2 : 0) * N_STEP;
     uint32_t n = 0;
     for (; n + N_STEP + N_ASK <= p.n_tokens_max; n += N_STEP)
-        append(engine, seq, n, N_STEP, rows, NULL);
+        append(engine, seq, n, N_STEP, rows, n >= n_asked ? out : NULL);
     uint64_t most = resident_bytes();
     for (uint32_t i = 0; i < N_ASK; i++) {
         append(engine, seq, n++, 1, rows, out);
@@ -99,6 +102,15 @@ static void tokens_in_ram(void **state)
     run(p);
 }
 
+// The query heads of 32 tokens score together.
+static void prompts(void **state)
+{
+    struct fathom_engine_params p = base_params(1 << 17);
+    (void)state;
+    p.kv.prefill = FATHOM_PREFILL_SPARSE;
+    run(p);
+}
+
 // Too short for a merged segment, and for anything to leave RAM: there are no places for either.
 static void short_context(void **state)
 {
@@ -115,6 +127,7 @@ int main(void)
         cmocka_unit_test(short_context),
         cmocka_unit_test(flat_on_disk),
         cmocka_unit_test(tokens_in_ram),
+        cmocka_unit_test(prompts),
     };
     printf("seed %d\n", SEED);
     return check_run("ram", tests, sizeof tests / sizeof *tests);

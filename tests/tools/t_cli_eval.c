@@ -40,6 +40,18 @@ static void t_niah_sparse(void **state)
                             "--kv-mode sparse --kv-budget 1%% --min-score 0.95"));
 }
 
+// Each token of a prompt finds what it seeks, though it picks with others: the questions are read
+// sparsely too, and it is their last tokens that seek the needles.
+static void t_niah_sparse_prefill(void **state)
+{
+    (void)state;
+    if (check_few()) check_skip("16,384 tokens take too long");
+    for (int seed = 1; seed <= 2; seed++)
+        cli_expect_good(cli_run("eval niah -m $M --lengths 16k --needles 32 --questions 32 "
+                                "--seed %d --kv-mode sparse --kv-prefill sparse --min-score 0.95",
+                                seed));
+}
+
 // Keys that share their words are told apart.
 static void t_multikey(void **state)
 {
@@ -206,9 +218,13 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_niah),     cmocka_unit_test(t_niah_sparse),
-        cmocka_unit_test(t_multikey), cmocka_unit_test(t_every_task),
-        cmocka_unit_test(t_depths),   cmocka_unit_test(t_tables),
+        cmocka_unit_test(t_niah),
+        cmocka_unit_test(t_niah_sparse),
+        cmocka_unit_test(t_niah_sparse_prefill),
+        cmocka_unit_test(t_multikey),
+        cmocka_unit_test(t_every_task),
+        cmocka_unit_test(t_depths),
+        cmocka_unit_test(t_tables),
         cmocka_unit_test(t_chat),
     };
     int code = check_run("cli_eval", tests, sizeof tests / sizeof tests[0]);
