@@ -19,7 +19,8 @@ enum {
     // (1.8 % read, 23.2 % estimated).
     SCAN_SHARE = 4,
     SCAN_FACTOR = 2,
-    SHARE_SPANS = 16, // of groups, in one item of work: 64 KB of representatives with d 128
+    SHARE_SPANS = 32, // of groups, in one item of work: 128 KB of representatives with d 128
+    AHEAD_SPANS = 4,  // are on their way from memory while one is scored
 };
 static const float ROUND_UP = 1.0f + 0x1p-18f;
 // Ranks take half the ball's bound: the key that is farthest from the representative lies along the
@@ -129,17 +130,17 @@ static void sum_part(const struct search *s, struct head *head, uint32_t part, u
             fine->scores + (size_t)g * fine->stride + slot, fine->weight + slot, n);
 }
 
-// Spans of a head's level in one item.
-static uint32_t share_of(const struct head *head, bool coarse)
+// Spans of a level of a head's in one item.
+static uint32_t share_of(const struct head *head)
 {
-    return head->two_level && !coarse ? SHARE_SPANS : 1;
+    return head->two_level ? SHARE_SPANS : 1;
 }
 
 // Items that the spans of a head's level make which have no scores yet.
 static uint32_t count_shares(const struct head *head, bool coarse)
 {
     const struct level *level = coarse ? &head->coarse : &head->fine;
-    const uint32_t share = share_of(head, coarse);
+    const uint32_t share = share_of(head);
     return (level->n_spans - level->n_scored + share - 1) / share;
 }
 
@@ -151,16 +152,20 @@ static void score_items(void *arg, size_t begin, size_t end, uint32_t thread)
         struct head *head = &scan->call->heads[item / scan->n_shares];
         const struct level *level = scan->coarse ? &head->coarse : &head->fine;
         const uint32_t part = (uint32_t)(item % scan->n_shares);
-        const uint32_t share = share_of(head, scan->coarse);
+        const uint32_t share = share_of(head);
         const uint32_t first = level->n_scored + part * share;
-        uint32_t i = first, n_slots = 0;
-        for (; i < first + share && i < level->n_spans; i++) {
-            if (i + 1 < level->n_spans)
-                search_fetch_span(scan->call->s, head, scan->coarse, &level->spans[i + 1]);
+        const uint32_t last = first + share < level->n_spans ? first + share : level->n_spans;
+        uint32_t n_slots = 0;
+        for (uint32_t i = first; i < last && i < first + AHEAD_SPANS; i++)
+            search_fetch_span(scan->call->s, head, scan->coarse, &level->spans[i]);
+        for (uint32_t i = first; i < last; i++) {
+            if (i + AHEAD_SPANS < last)
+                search_fetch_span(scan->call->s, head, scan->coarse,
+                                  &level->spans[i + AHEAD_SPANS]);
             search_score_span(scan->call->s, head, scan->coarse, &level->spans[i]);
             n_slots += round_to_lanes(level->spans[i].n);
         }
-        if (!scan->coarse && level->n_scored == 0 && i > first)
+        if (!scan->coarse && level->n_scored == 0 && first < last)
             sum_part(scan->call->s, head, part, level->spans[first].slot, n_slots);
     }
 }

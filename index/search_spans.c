@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "index/fetch_ahead.h"
+
 enum { FETCH_BYTES = 4096 }; // of representatives: more would displace what is being scored
 static const float ROUND_UP = 1.0f + 0x1p-18f;
 
@@ -129,11 +131,10 @@ void search_fetch_span(const struct search *s, const struct head *head, bool coa
     const float *radius = index_at(index, coarse ? layout->coarse_radius : layout->radius);
     const uint32_t *begin = index_at(index, layout->unit_begin);
     const size_t bytes = reps_bytes(p->index_q8, p->d_k, span->n);
-    for (size_t at = 0; at < bytes && at < FETCH_BYTES; at += 64)
-        __builtin_prefetch(reps + at);
+    fetch_ahead(reps, bytes < FETCH_BYTES ? bytes : FETCH_BYTES);
     const uint32_t n = span->n < COARSE_UNITS ? span->n : COARSE_UNITS;
-    for (uint32_t i = span->first; i < span->first + n; i += coarse ? 1 : 16) {
-        __builtin_prefetch(radius + i);
-        __builtin_prefetch(begin + (coarse ? COARSE_UNITS * i : i));
-    }
+    fetch_ahead(radius + span->first, n * sizeof *radius);
+    for (uint32_t i = span->first; i < span->first + n && coarse; i++)
+        fetch_ahead(begin + COARSE_UNITS * i, 1);
+    if (!coarse) fetch_ahead(begin + span->first, (n + 1) * sizeof *begin);
 }

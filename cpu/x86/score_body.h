@@ -190,7 +190,7 @@ SIMD_INLINE void fetch_rows(const struct score_rows_args *args, uint32_t j, size
     const uint32_t end = j + VEC_LANES < args->n_next ? j + VEC_LANES : args->n_next;
     for (; j < end; j++)
         for (size_t at = 0; at < row_bytes; at += LINE_BYTES)
-            __builtin_prefetch(args->next[j] + at);
+            _mm_prefetch((const char *)args->next[j] + at, _MM_HINT_T1);
 }
 
 // Rows left over go with some that are done already, which come out the same; fewer than the lanes
