@@ -34,6 +34,14 @@ static uint32_t weight_of(const struct items *items, uint32_t at)
     return items->weight != NULL ? (uint32_t)items->weight[at] : 1;
 }
 
+static uint64_t sum_weights(const struct items *items)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < items->n; i++)
+        sum += weight_of(items, items->at[i]);
+    return sum;
+}
+
 static uint32_t bin_of(const struct range *range, float x)
 {
     const double at = ((double)x - (double)range->lo) * range->scale;
@@ -107,23 +115,6 @@ static struct cut cut_items(struct items *items, uint64_t want)
     return cut;
 }
 
-// Keeps the items up to hi; sums those above, and those kept.
-static void split(struct items *items, float hi, uint64_t *above, uint64_t *kept)
-{
-    size_t n = 0;
-    *above = *kept = 0;
-    for (size_t i = 0; i < items->n; i++) {
-        const uint32_t at = items->at[i];
-        const bool keep = items->x[at] <= hi;
-        const uint64_t weight = weight_of(items, at);
-        *above += keep ? 0 : weight;
-        *kept += keep ? weight : 0;
-        items->at[n] = at;
-        n += keep;
-    }
-    items->n = n;
-}
-
 // Values around that of the cut, from every step-th item, up to the width of a bin. The margin is
 // two and a half standard deviations of what a random sample would hold of the items taken.
 static void bracket(const float *x, const float *weight, size_t n, uint64_t want, float *lo,
@@ -164,11 +155,19 @@ struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *we
     if (want == 0) return none;
     if (n >= (size_t)2 * SAMPLE) bracket(x, weight, n, want, &lo, &hi);
     for (;;) {
-        struct items items = {x, weight, room, kv->find_above(x, n, lo, room)};
-        uint64_t above, kept;
-        split(&items, hi, &above, &kept);
-        if (above < want && kept >= want - above) return cut_items(&items, want - above);
+        const struct find_args within = {x, weight, n, lo, hi, room};
+        const struct found found = kv->find_within(&within);
+        struct items items = {x, weight, room, found.n};
+        if (found.above < want && sum_weights(&items) >= want - found.above)
+            return cut_items(&items, want - found.above);
         if (lo == -FLT_MAX && hi == INFINITY) return all;
         lo = -FLT_MAX, hi = INFINITY; // the sample was not like the rest
     }
+}
+
+size_t cut_places(const struct kv_kernels *kv, const struct cut *cut, const float *x, size_t n,
+                  uint32_t *at)
+{
+    const struct find_args from = {x, NULL, n, cut->value, INFINITY, at};
+    return kv->find_within(&from).n;
 }

@@ -20,6 +20,10 @@ struct cut {
 struct cut cut_find(const struct kv_kernels *kv, const float *x, const float *weight, size_t n,
                     uint64_t want, uint32_t *room);
 
+// Places, ascending, of the items from the cut's value on, into at[n]; returns how many there are.
+size_t cut_places(const struct kv_kernels *kv, const struct cut *cut, const float *x, size_t n,
+                  uint32_t *at);
+
 // Whether the cut takes the next item in order.
 static inline bool cut_takes(struct cut *cut, float x, float weight)
 {

@@ -169,7 +169,7 @@ static void take_units(const struct search *s, struct head *head, uint64_t want,
     const struct kv_kernels *kv = &s->selector->params.kernels->kv;
     const struct span *span = fine->spans;
     struct cut cut = cut_find(kv, fine->rank, fine->weight, fine->n_slots, want, head->places);
-    const size_t n = kv->find_above(fine->rank, fine->n_slots, cut.value, head->places);
+    const size_t n = cut_places(kv, &cut, fine->rank, fine->n_slots, head->places);
     for (size_t i = 0; i < n; i++) {
         const uint32_t slot = head->places[i];
         const float weight = fine->weight[slot];
@@ -242,7 +242,8 @@ static void choose_tokens(const struct search *s, struct head *head)
     const struct candidate *c = head->candidates;
     if (want == 0) return;
     struct cut cut = cut_find(kv, head->token_rank, NULL, n_tokens, want, head->places);
-    const size_t n = kv->find_above(head->token_rank, n_tokens, cut.value, head->places);
+    const size_t n = cut_places(kv, &cut, head->token_rank, n_tokens, head->places);
+    uint32_t n_runs = head->n_runs, n_rows = 0, next = UINT32_MAX; // of the last run; after it
     for (size_t i = 0; i < n; i++) {
         const uint32_t token = head->places[i];
         if (!cut_takes(&cut, head->token_rank[token], 1)) continue;
@@ -251,8 +252,15 @@ static void choose_tokens(const struct search *s, struct head *head)
         head->token_rank[token] = -INFINITY;
         head->whole[c->slot] = 0;
         head->n_budgeted++;
-        add_run(head, c->segment, c->unit, c->row + token - c->token, 1);
+        // As add_run, but without a branch: whether a row goes on a run is a coin toss.
+        const bool new_run = (token != next) | (token == c->token);
+        n_rows = new_run ? 1 : n_rows + 1;
+        n_runs += new_run;
+        next = token + 1;
+        head->runs[n_runs - 1] =
+            (struct picked_run){c->segment, c->unit, c->row + next - c->token - n_rows, n_rows};
     }
+    head->n_runs = n_runs;
 }
 
 static void add_everything(const struct search *s, struct head *head)

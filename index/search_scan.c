@@ -213,7 +213,7 @@ static void choose_groups(const struct search *s, struct head *head, uint64_t ne
     const struct span *span = coarse->spans;
     struct cut cut = cut_find(kv, coarse->rank, coarse->weight, coarse->n_slots,
                               need - head->n_scored_rows, head->places);
-    const size_t n = kv->find_above(coarse->rank, coarse->n_slots, cut.value, head->places);
+    const size_t n = cut_places(kv, &cut, coarse->rank, coarse->n_slots, head->places);
     for (size_t i = 0; i < n; i++) {
         const uint32_t slot = head->places[i];
         if (!cut_takes(&cut, coarse->rank[slot], coarse->weight[slot])) continue;

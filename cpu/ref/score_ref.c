@@ -197,12 +197,16 @@ static void rank_scores_ref(const struct rank_args *args)
         args->out[i] = (float)rank_item(args, i);
 }
 
-static size_t find_above_ref(const float *x, size_t n, float least, uint32_t *at)
+static struct found find_within_ref(const struct find_args *args)
 {
-    size_t n_found = 0;
-    for (size_t i = 0; i < n; i++)
-        if (x[i] >= least) at[n_found++] = (uint32_t)i;
-    return n_found;
+    struct found found = {0, 0};
+    for (size_t i = 0; i < args->n; i++) {
+        if (args->x[i] >= args->least && args->x[i] <= args->most)
+            args->at[found.n++] = (uint32_t)i;
+        if (args->x[i] > args->most)
+            found.above += args->weight != NULL ? (uint64_t)args->weight[i] : 1;
+    }
+    return found;
 }
 
 void score_ref_fill(struct kernel_table *table)
@@ -215,5 +219,5 @@ void score_ref_fill(struct kernel_table *table)
     table->kv.blend_rows = blend_rows_ref;
     table->kv.log_sum_exp = log_sum_exp_ref;
     table->kv.rank_scores = rank_scores_ref;
-    table->kv.find_above = find_above_ref;
+    table->kv.find_within = find_within_ref;
 }

@@ -1,4 +1,4 @@
-// Ranks of scores over the heads of a group, and what is above a threshold, for whichever
+// Ranks of scores over the heads of a group, and which lie within bounds, for whichever
 // instruction set includes it.
 
 #ifndef FATHOM_CPU_X86_SCORE_RANK_H
@@ -55,23 +55,52 @@ static void rank_scores(const struct rank_args *args)
     if (i < args->n) rank_lanes(args, i, args->n - i);
 }
 
-static size_t find_above(const float *x, size_t n, float least, uint32_t *at)
+// Of VEC_LANES values from i on, of which n are there. Weights are summed in f32, exactly.
+SIMD_INLINE void find_lanes(bool weighted, const struct find_args *args, size_t i, size_t n,
+                            struct found *found, vec *weights)
 {
-    const vec bound = vec_set1(least);
-    size_t n_found = 0, i = 0;
-    for (; i + VEC_LANES <= n; i += VEC_LANES)
-        n_found += vec_put_places(at + n_found, vec_at_least(vec_load(x + i), bound), (uint32_t)i);
-    if (i < n) {
-        uint32_t bits = vec_at_least(vec_load_n(x + i, n - i), bound) & ((1u << (n - i)) - 1);
-        n_found += vec_put_places(at + n_found, bits, (uint32_t)i);
+    const vec x = vec_load_n(args->x + i, n), most = vec_set1(args->most);
+    const uint32_t all = n < VEC_LANES ? (1u << n) - 1 : (uint32_t)(1ull << VEC_LANES) - 1;
+    const uint32_t up_to = vec_at_least(most, x);
+    const uint32_t within = up_to & vec_at_least(x, vec_set1(args->least)) & all;
+    found->n += vec_put_places(args->at + found->n, within, (uint32_t)i);
+    if (weighted) {
+        const vec weight = vec_load_n(args->weight + i, n);
+        *weights = vec_add(*weights, vec_above(x, most, weight, vec_zero()));
+        return;
     }
-    return n_found;
+    const uint32_t above = vec_at_least(x, most) & ~up_to & all;
+    found->above += (uint64_t)__builtin_popcount(above);
+}
+
+SIMD_INLINE struct found find_kind(bool weighted, const struct find_args *args)
+{
+    enum { EXACT_VALUES = 64 * VEC_LANES }; // whose weights, in lanes, stay below 2^23
+    struct found found = {0, 0};
+    for (size_t i = 0; i < args->n;) {
+        const size_t end = args->n - i < EXACT_VALUES ? args->n : i + EXACT_VALUES;
+        vec weights = vec_zero();
+        float lanes[VEC_LANES];
+        for (; i + VEC_LANES <= end; i += VEC_LANES)
+            find_lanes(weighted, args, i, VEC_LANES, &found, &weights);
+        if (i < end) find_lanes(weighted, args, i, end - i, &found, &weights);
+        i = end;
+        vec_store(lanes, weights);
+        for (int lane = 0; weighted && lane < VEC_LANES; lane++)
+            found.above += (uint64_t)lanes[lane];
+    }
+    return found;
+}
+
+static struct found find_within(const struct find_args *args)
+{
+    return args->weight != NULL ? find_kind(true, args) : find_kind(false, args);
 }
 
 SIMD_INLINE void fill_rank_entries(struct kernel_table *table)
 {
     table->kv.rank_scores = rank_scores;
-    table->kv.find_above = find_above;
+    table->kv.find_within = find_within;
 }
 
 #endif

@@ -152,6 +152,24 @@ struct rank_args {
     float *out; // [n]
 };
 
+// ---- Places of values ---------------------------------------------------------------------------
+//
+// The places, ascending, of those of x[n] from `least` to `most`; and what those above `most`
+// weigh. NaN is neither.
+struct find_args {
+    const float *x;
+    const float *weight; // [n] whole numbers below 2^17, or NULL: ones
+    size_t n;
+    float least;
+    float most;
+    uint32_t *at; // [n]; past the places, garbage
+};
+
+struct found {
+    size_t n;
+    uint64_t above;
+};
+
 struct kv_kernels {
     void (*attend_runs)(const struct attend_runs_args *args);
 
@@ -188,9 +206,7 @@ struct kv_kernels {
     float (*log_sum_exp)(const float *x, const float *weight, size_t n);
 
     void (*rank_scores)(const struct rank_args *args);
-    // Fills at[n] with the places, ascending, of those of x[n] that are >= least, and returns how
-    // many there are.
-    size_t (*find_above)(const float *x, size_t n, float least, uint32_t *at);
+    struct found (*find_within)(const struct find_args *args);
 };
 
 #endif

@@ -308,7 +308,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_reps_nan),       cmocka_unit_test(test_score_rows),
         cmocka_unit_test(test_score_rows_nan), cmocka_unit_test(test_blend_rows),
         cmocka_unit_test(test_log_sum_exp),    cmocka_unit_test(test_log_sum_exp_special),
-        cmocka_unit_test(test_rank_scores),    cmocka_unit_test(test_find_above),
+        cmocka_unit_test(test_rank_scores),    cmocka_unit_test(test_find_within),
     };
     return check_run("k_score", tests, sizeof tests / sizeof tests[0]);
 }

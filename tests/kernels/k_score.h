@@ -26,7 +26,7 @@ void test_blend_rows(void **state);
 void test_log_sum_exp(void **state);
 void test_log_sum_exp_special(void **state);
 void test_rank_scores(void **state);
-void test_find_above(void **state);
+void test_find_within(void **state);
 
 // Prints tables of speed. The result is main's.
 int score_bench(void);

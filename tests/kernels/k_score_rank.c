@@ -1,12 +1,13 @@
-// Ranks of scores over the heads of a group, and what is above a threshold, against double.
+// Ranks of scores over the heads of a group, against double, and which lie within bounds.
 
 #include "tests/kernels/k_score.h"
 
 #include "tests/check.h"
 
+#include <float.h>
 #include <math.h>
 
-enum { SEED = 23, COUNT_MAX = 200, STRIDE = COUNT_MAX + 3 };
+enum { SEED = 23, COUNT_MAX = 200, STRIDE = COUNT_MAX + 3, MANY = 3001 };
 static const double u = 0x1p-24;
 static const float canary = 12345.5f;
 static const size_t counts[] = {0, 1, 7, 8, 15, 16, 17, 33, 64, COUNT_MAX};
@@ -107,33 +108,44 @@ void test_rank_scores(void **state)
     }
 }
 
-void test_find_above(void **state)
+// Bounds are met exactly by some of the values.
+static void fill_found(struct rng *rng, float least, float most, size_t n, float *x, float *weight)
 {
+    for (size_t i = 0; i < n; i++) {
+        x[i] = i % 7 == 3 ? least : i % 7 == 4 ? most : rng_normal(rng);
+        if (i % 11 == 5) x[i] = (const float[]){NAN, INFINITY, -INFINITY}[i % 3];
+        weight[i] = (float)rng_below(rng, 1u << 17);
+    }
+}
+
+void test_find_within(void **state)
+{
+    enum { BOUNDS = 8 };
+    static const float bounds[BOUNDS][2] = {
+        {-INFINITY, -1}, {-1, INFINITY}, {0, 0.5f},     {0.5f, 0.5f},
+        {1, -1},         {3, INFINITY},  {-FLT_MAX, 0}, {INFINITY, INFINITY}};
+    static float x[MANY], weight[MANY];
+    static uint32_t at[MANY + 1], want_at[MANY + 1];
     (void)state;
-    static const float least[] = {-INFINITY, -1, 0, 0.5f, 3, INFINITY};
-    struct kernel_table table;
+    struct kernel_table table, ref;
     struct rng rng;
     const char *name;
     rng_init(&rng, SEED);
-    for (uint32_t round = 0; round < SCORE_VARIANTS * 6 * COUNTS; round++) {
-        float x[COUNT_MAX];
-        uint32_t at[COUNT_MAX + 1];
-        const size_t n = counts[round % COUNTS];
-        const float bound = least[round / COUNTS % 6];
-        size_t n_above = 0;
-        if (!score_variant(round / COUNTS / 6, &table, &name)) continue;
-        for (size_t i = 0; i < n; i++) {
-            x[i] = i % 7 == 3 ? bound : rng_normal(&rng);
-            if (i % 11 == 5) x[i] = (const float[]){NAN, INFINITY, -INFINITY}[i % 3];
-        }
+    score_variant(0, &ref, &name);
+    for (uint32_t round = 0; round < SCORE_VARIANTS * BOUNDS * (COUNTS + 1) * 2; round++) {
+        const uint32_t size = round / 2 % (COUNTS + 1);
+        const float *bound = bounds[round / 2 / (COUNTS + 1) % BOUNDS];
+        const size_t n = size < COUNTS ? counts[size] : MANY;
+        if (!score_variant(round / 2 / (COUNTS + 1) / BOUNDS, &table, &name)) continue;
+        fill_found(&rng, bound[0], bound[1], n, x, weight);
+        struct find_args args = {x, round % 2 != 0 ? weight : NULL, n, bound[0], bound[1], want_at};
+        const struct found want = ref.kv.find_within(&args);
         at[n] = UINT32_MAX;
-        const size_t n_found = table.kv.find_above(x, n, bound, at);
-        for (size_t i = 0; i < n; i++)
-            if (x[i] >= bound) {
-                assert_true(n_above < n_found);
-                assert_int_equal(at[n_above++], i);
-            }
-        assert_int_equal(n_found, n_above);
+        args.at = at;
+        const struct found got = table.kv.find_within(&args);
+        assert_int_equal(got.n, want.n);
+        assert_int_equal(got.above, want.above);
+        assert_memory_equal(at, want_at, want.n * sizeof *at);
         assert_int_equal(at[n], UINT32_MAX);
     }
 }
