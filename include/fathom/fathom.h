@@ -75,9 +75,12 @@ enum fathom_kv_mode {
     FATHOM_KV_SPARSE = 3, // cold rows are sealed, and a selector picks what is read
 };
 
+// Sparse: to sinks, tail and what is picked. Blocks of up to 32 tokens share a budget, and a row
+// counts for as much as the query head finds it worth that wants it most; takes 32 times the
+// search's scores in RAM.
 enum fathom_kv_prefill {
     FATHOM_PREFILL_DENSE = 0,  // a step of many tokens attends to everything
-    FATHOM_PREFILL_SPARSE = 1, // to sinks, tail and what is picked for the step's queries
+    FATHOM_PREFILL_SPARSE = 1, // to a part
 };
 
 // How sealed rows are stored once they are merged: KIVI (Liu et al. 2024), keys by channel and

@@ -75,7 +75,7 @@ static void open_pair(struct pair *pair, const struct shape *shape,
     // With a disk, RAM is as small as the engine allows, so that segments are spilled.
     if (kv->disk_bytes > 0) {
         params.kv.host_bytes = 1 << 20;
-        rig_open_least(pair->device, &params, 64, &pair->tiered);
+        rig_open_least(pair->device, &params, 128, &pair->tiered);
     } else {
         check_ok(fathom_engine_open(pair->device, &params, &pair->tiered));
     }
