@@ -143,17 +143,22 @@ static void check_alike(const char *a, const char *b)
 static void t_threads_and_tiers(void **state)
 {
     (void)state;
-    static const char *const cases[] = {"",
-                                        "--kv-estimate on --kv-threshold auto --kv-prefill sparse"};
+    static const struct {
+        const char *flags, *ram; // what holds a part of the segments
+    } cases[] = {
+        {"", "13M"},
+        {"--kv-estimate on --kv-threshold auto --kv-prefill sparse", "15M"},
+    };
     for (size_t i = 0; i < (check_few() ? 1 : 2); i++) {
         char flags[256];
-        snprintf(flags, sizeof flags, "-t 1 %s", cases[i]);
+        snprintf(flags, sizeof flags, "-t 1 %s", cases[i].flags);
         char *one = ask_sparse(flags);
-        snprintf(flags, sizeof flags, "-t 2 %s", cases[i]);
+        snprintf(flags, sizeof flags, "-t 2 %s", cases[i].flags);
         char *two = ask_sparse(flags);
         assert_string_equal(two, one);
         free(two);
-        snprintf(flags, sizeof flags, "-t 2 --kv-ram 13M --kv-disk 64M %s", cases[i]);
+        snprintf(flags, sizeof flags, "-t 2 --kv-ram %s --kv-disk 64M %s", cases[i].ram,
+                 cases[i].flags);
         char *disk = ask_sparse(flags);
         check_alike(one, disk);
         size_t bytes;
