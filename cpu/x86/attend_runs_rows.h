@@ -15,7 +15,7 @@ enum {
     ROWS = 4, // at most, that go together
     D_MAX = 256,
     LINE_BYTES = 64,
-    AHEAD_BLOCKS = 8,         // gathered, and fetched, together
+    AHEAD_BLOCKS = 4,         // gathered, and fetched, together
     N_TURNS = 2 * BLOCK_KEYS, // of fetching them: a row of K of each block, then one of V
     TURN_KEYS = 4,            // of the work, for a turn
 };
