@@ -13,7 +13,7 @@
 
 static const struct flag table[] = {
     {"--kv-mode", FLAG_TEXT, OPTION(mode), "dense|stream|sparse|auto",
-     "all rows hot; cold ones all read; or picked; default: auto, sparse when --kv-vram is full"},
+     "all rows hot; cold ones all read; or picked; auto, or none: dense until --kv-vram is full"},
     {"--kv-prefill", FLAG_TEXT, OPTION(prefill), "dense|sparse", "what steps of many tokens read"},
     {"--kv-selector", FLAG_TEXT, OPTION(selector), "cluster|chunk|block|flat",
      "how rows are picked; flat scores every key"},
@@ -138,8 +138,8 @@ static int read_segment(const struct flag_counts *list, struct fathom_kv_params 
     if (kv->n_segment < LEAST || kv->n_segment > MOST / RATIO)
         return say_error("--kv-segment %u: must be %d to %d", kv->n_segment, LEAST, MOST / RATIO);
     if (kv->n_merged > MOST || kv->n_merged <= kv->n_segment || kv->n_merged % kv->n_segment != 0)
-        return say_error("--kv-segment %u,%u: the second must be twice the first, or more times, "
-                         "up to %d",
+        return say_error("--kv-segment %u,%u: the second must be a multiple of the first, at least "
+                         "twice it and at most %d",
                          kv->n_segment, kv->n_merged, MOST);
     return EXIT_GOOD;
 }

@@ -233,30 +233,42 @@ static void write_disk(const fathom_engine *engine, const struct sizes *sizes, c
                  sizes->n_merged, segments->store_ops->text(segments->store), deadline);
 }
 
+struct size_text {
+    char text[24];
+};
+
+static struct size_text size_text(uint64_t bytes)
+{
+    struct size_text size;
+    const bool small = bytes < 1 << 30;
+    snprintf(size.text, sizeof size.text, small ? "%.1f MiB" : "%.2f GiB",
+             (double)bytes / (small ? 1 << 20 : 1 << 30));
+    return size;
+}
+
 static void write_plan(fathom_engine *engine, const struct sizes *sizes)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
-    const double gib = 1 << 30;
     char picks[192] = "reads all rows", codec[16] = "plain", disk[192];
     if (!engine->tiered) {
-        snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %.2f GiB", p->n_tokens_max,
-                 (double)tail_token_bytes(engine) * p->n_tokens_max / gib);
+        snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %s", p->n_tokens_max,
+                 size_text(tail_token_bytes(engine) * p->n_tokens_max).text);
         return;
     }
     if (kv->codec != 0) snprintf(codec, sizeof codec, "q%d", (int)kv->codec);
     if (engine->picks) write_picks(kv, picks, sizeof picks);
     write_disk(engine, sizes, disk, sizeof disk);
     snprintf(engine->plan, sizeof engine->plan,
-             "%s: %u sinks, window %u, segments of %u and %u; %s%s; rows %s, %.2f GiB in RAM, "
-             "index %.2f GiB, search, staging and scratch up to %.2f GiB; %s",
+             "%s: %u sinks, window %u, segments of %u and %u; %s%s; rows %s, %s in RAM, "
+             "index %s, search, staging and scratch up to %s; %s",
              engine->n_hot_max > 0 ? "dense, then tiered"
              : engine->picks       ? "sparse"
                                    : "stream",
              kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks,
              kv->positions == FATHOM_POSITIONS_COLLAPSED ? "; positions collapsed" : "", codec,
-             (double)(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)) / gib,
-             (double)sizes->index_bytes / gib, (double)sizes->working_bytes / gib, disk);
+             size_text(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)).text,
+             size_text(sizes->index_bytes).text, size_text(sizes->working_bytes).text, disk);
 }
 
 fathom_status plan_open(fathom_engine *engine)
