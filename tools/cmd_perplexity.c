@@ -121,8 +121,9 @@ static int score_all(struct scorer *scorer)
             printf("[%u]%.4f,", i + 1, exp(scorer->nll / (double)scorer->n_scored));
         SAY_CHECK(output_check(), out);
     }
-    if (!scorer->options.compare) printf("\n");
 out:
+    if (scorer->n_scored > 0) printf("\n"); // messages begin a line of their own
+    if (code == EXIT_GOOD) code = output_check();
     progress_end(&progress);
     return code;
 }

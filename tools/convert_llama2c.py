@@ -14,7 +14,8 @@ import struct
 try:
     import numpy as np
 except ModuleNotFoundError:
-    raise SystemExit("convert_llama2c.py: needs the Python package numpy") from None
+    raise SystemExit("convert_llama2c.py: needs numpy (python3-numpy, for /usr/bin/python3)"
+                     ) from None
 
 import gguf_quant
 import gguf_write

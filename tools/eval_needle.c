@@ -19,7 +19,8 @@
 static const struct flag needle_flags[] = {
     {"--lengths", FLAG_COUNTS, OPTION(lengths), "N,...", "tokens of text, question and answer"},
     {"--text", FLAG_TEXT, OPTION(text), "FILE",
-     "what needles are hidden in; -: standard input; default: sentences made up for it"},
+     "what needles are hidden in, again from its start where it ends; -: standard input; default: "
+     "sentences made up for it"},
     {"--needles", FLAG_COUNT, OPTION(n_needles), "N", "needles in each text"},
     {"--questions", FLAG_COUNT, OPTION(n_questions), "N", "questions at each length"},
     {"--depths", FLAG_COUNT, OPTION(n_depths), "1..1000",

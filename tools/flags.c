@@ -165,6 +165,14 @@ static bool set_value(const struct flag *flag, void *options, const char *text)
     return false;
 }
 
+static const char *what_it_must_be(enum flag_kind kind)
+{
+    if (kind == FLAG_SIZE) return ": must be a whole number, or one with K, M or G behind it";
+    if (kind == FLAG_COUNT)
+        return ": must be a whole number below 4G, with or without K, M or G behind it";
+    return "";
+}
+
 static void print_default(const struct flag *flag, const void *options)
 {
     const void *member = (const char *)options + flag->offset;
@@ -240,9 +248,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         }
         if (!set_value(flag, options, text))
             return say_error("bad value \"%s\" for %s %s%s", text, name, flag->value,
-                             flag->kind == FLAG_SIZE ? ": must be a whole number, or one with K, "
-                                                       "M or G behind it"
-                                                     : "");
+                             what_it_must_be(flag->kind));
         SAY_TRY(check_value(flag, options, name, text));
     }
     return EXIT_GOOD;

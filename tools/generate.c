@@ -200,6 +200,7 @@ static int continue_text(struct generator *generator, struct bytes *reply)
         if (n + 1 == generator->n_predict) return EXIT_GOOD;
         if (generator->fed.n == rig->n_ctx) {
             SAY_TRY(output_end(&generator->output, generator->end_lines));
+            if (!generator->end_lines) fputc('\n', stderr); // both may go to one place
             say_note("the context of %u tokens is full", rig->n_ctx);
             return EXIT_GOOD;
         }

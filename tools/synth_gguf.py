@@ -19,7 +19,8 @@ import zlib
 try:
     import numpy as np
 except ModuleNotFoundError:
-    raise SystemExit("synth_gguf.py: needs the Python package numpy") from None
+    raise SystemExit("synth_gguf.py: needs numpy (python3-numpy, for /usr/bin/python3)"
+                     ) from None
 
 import gguf_quant
 import gguf_write

@@ -250,8 +250,9 @@ fathom_status seal_make_room(fathom_engine *engine, struct slot *slot, uint32_t 
             return status_set(FATHOM_EFULL,
                               "no room for %u tokens more: the hot arena is full, and RAM%s cannot "
                               "take what leaves it; raise kv.host_bytes (--kv-ram) or "
-                              "kv.disk_bytes (--kv-disk), or free sequences",
-                              n_new, engine->segments.store != NULL ? " and disk" : "");
+                              "kv.disk_bytes (--kv-disk)%s",
+                              n_new, engine->segments.store != NULL ? " and disk" : "",
+                              engine->params.n_seqs_max > 1 ? ", or free sequences" : "");
     }
     return FATHOM_OK;
 }

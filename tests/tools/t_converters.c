@@ -358,7 +358,7 @@ static void names_missing_package(void **state)
     for (size_t i = 0; i < 2; i++) {
         char words[128];
         assert_int_equal(run_script(scripts[i], ""), 1 << 8);
-        snprintf(words, sizeof words, "%s: needs the Python package numpy\n", scripts[i]);
+        snprintf(words, sizeof words, "%s: needs numpy (python3-numpy", scripts[i]);
         check_message(words);
     }
     python = with_numpy;
