@@ -190,20 +190,13 @@ static int run_dense(struct bench *bench, struct attend_result *result)
 
 // ---- The run asked for --------------------------------------------------------------------------
 
-// By one token in one layer. What was picked is counted; steps without a selection read all rows.
+// By one token in one layer.
 static double bytes_read(const struct bench *bench, const struct fathom_kv_stats *stats)
 {
     const struct kv_shape *shape = &bench->source.shape;
-    const uint32_t bits = (uint32_t)bench->plan.kv.codec;
-    const double plain = 2.0 * (shape->d_k + shape->d_v);
-    const double sealed = bits > 0 ? coded_row_bytes(shape, bits) : plain;
-    const double n = (double)stats->n_steps;
-    const double all = (double)shape->n_kv_heads * bench->plan.n_tokens;
-    if (n == 0) return all * plain; // dense engines do not count
-    const double tail = (double)stats->tail_keys / n;
-    const double unpicked = fmax(all - tail, 0) * (n - (double)stats->n_steps_picked);
-    return tail * plain + ((double)stats->picked_keys + unpicked) / n * sealed +
-           (double)stats->scanned_bytes / n;
+    if (stats->n_steps > 0) return (double)stats->read_bytes / (double)stats->n_steps;
+    // Dense engines do not count.
+    return 2.0 * (shape->d_k + shape->d_v) * shape->n_kv_heads * bench->plan.n_tokens;
 }
 
 static int run_asked(struct bench *bench, struct attend_result *result)

@@ -112,7 +112,8 @@ static int report_score(const struct needle_score *score, const struct needle_he
     }
     if (first) needle_score_print_header(score);
     SAY_TRY(needle_score_print_row(score));
-    return score->dense != NULL ? needle_score_print_row(score->dense) : EXIT_GOOD;
+    if (score->dense != NULL) SAY_TRY(needle_score_print_row(score->dense));
+    return score->options->print && score->dense != NULL ? needle_score_print_cache(kv) : EXIT_GOOD;
 }
 
 // Runs a length, and tells what each head did meanwhile.

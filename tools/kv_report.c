@@ -29,15 +29,15 @@ static const struct {
     size_t offset;
     enum field_kind kind;
 } fields[] = {
-    HELD(device_bytes),        HELD(host_bytes),        HELD(index_bytes),  HELD(disk_bytes),
-    COUNT(disk_bytes_written), COUNT(disk_bytes_read),  HELD(n_segments),   COUNT(n_steps),
-    COUNT(n_steps_picked),     COUNT(tail_keys),        COUNT(sealed_keys), COUNT(picked_keys),
-    COUNT(scanned_keys),       COUNT(scanned_bytes),    COUNT(host_hits),   COUNT(disk_reads),
-    COUNT(late_units),         COUNT(n_stalls),         COUNT(n_rounds),    SECONDS(select_s),
-    SECONDS(attend_s),         SECONDS(disk_wait_s),    SECONDS(seal_s),    SECONDS(merge_s),
-    COUNT(n_calibrations),     SECONDS(calibrate_s),    REAL(threshold),    COUNT(n_covered),
-    REAL(coverage_bound),      REAL(coverage_estimate), COUNT(n_verified),  REAL(verified_coverage),
-    REAL(verified_error),
+    HELD(device_bytes),        HELD(host_bytes),       HELD(index_bytes),       HELD(disk_bytes),
+    COUNT(disk_bytes_written), COUNT(disk_bytes_read), HELD(n_segments),        COUNT(n_steps),
+    COUNT(n_steps_picked),     COUNT(tail_keys),       COUNT(sealed_keys),      COUNT(picked_keys),
+    COUNT(scanned_keys),       COUNT(scanned_bytes),   COUNT(read_bytes),       COUNT(host_hits),
+    COUNT(disk_reads),         COUNT(late_units),      COUNT(n_stalls),         COUNT(n_rounds),
+    SECONDS(select_s),         SECONDS(attend_s),      SECONDS(disk_wait_s),    SECONDS(seal_s),
+    SECONDS(merge_s),          COUNT(n_calibrations),  SECONDS(calibrate_s),    REAL(threshold),
+    COUNT(n_covered),          REAL(coverage_bound),   REAL(coverage_estimate), COUNT(n_verified),
+    REAL(verified_coverage),   REAL(verified_error),
 };
 
 double kv_report_mean_since(double mean, uint64_t n, double mean_before, uint64_t n_before)

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/judge.h"
+#include "tools/kv_report.h"
 #include "tools/needle_talk.h"
 #include "tools/output.h"
 #include "tools/say.h"
@@ -153,7 +155,9 @@ static int end_print(struct run *run, const struct question *question, bool righ
     if (!run->score->options->print) return EXIT_GOOD;
     const struct turn *last = &run->puzzle->turns[question->turn + question->n_turns - 1];
     SAY_TRY(output_end(&run->output, true));
-    printf(right ? "(right)\n\n" : "(wrong: %s)\n\n", puzzle_text(run->puzzle, last->answer));
+    size_t bytes;
+    const char *answer = judge_trim(puzzle_text(run->puzzle, last->answer), &bytes);
+    printf(right ? "(right)\n\n" : "(wrong: %.*s)\n\n", (int)bytes, answer);
     return output_check();
 }
 
@@ -172,9 +176,14 @@ static int ask(struct run *run, const struct question *question)
 
 static int ask_all(struct run *run, size_t n_ask, struct needle_score *score)
 {
+    const fathom_engine *engine = fathom_runner_engine(run->rig->runner);
+    struct fathom_kv_stats before, after;
     run->score = score;
+    SAY_TRY(kv_report_take(engine, &before));
     for (size_t i = 0; i < n_ask; i++)
         SAY_TRY(ask(run, &run->puzzle->questions[i]));
+    SAY_TRY(kv_report_take(engine, &after));
+    needle_score_add_reads(score, &before, &after);
     return EXIT_GOOD;
 }
 

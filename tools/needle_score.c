@@ -33,6 +33,20 @@ int needle_score_add_decode(struct needle_score *score, double ms)
     return EXIT_GOOD;
 }
 
+void needle_score_add_reads(struct needle_score *score, const struct fathom_kv_stats *before,
+                            const struct fathom_kv_stats *after)
+{
+    score->n_layer_steps += after->n_steps - before->n_steps;
+    score->read_bytes += after->read_bytes - before->read_bytes;
+}
+
+// By a decoded token in a layer; 0 where none was decoded.
+static double read_kib(const struct needle_score *score)
+{
+    if (score->n_layer_steps == 0) return 0;
+    return (double)score->read_bytes / (double)score->n_layer_steps / 1024;
+}
+
 static double share_of(size_t n_right, size_t n)
 {
     return (double)n_right / (double)n;
@@ -144,10 +158,10 @@ void needle_score_print_header(const struct needle_score *score)
     snprintf(parts, sizeof parts, "%ss %%", score->task->part);
     printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s%s\n", "tokens", "needles", "questions",
            "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "",
-           dense_too ? " read   |" : "");
+           dense_too ? " KiB/token/layer | read   |" : "");
     printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s%s\n", "--------",
            "--------", "--------", "--------", "--------", "----------------", "----------------",
-           kl_dense ? " -------: |" : "", dense_too ? " ------ |" : "");
+           kl_dense ? " -------: |" : "", dense_too ? " --------------: | ------ |" : "");
 }
 
 int needle_score_print_row(const struct needle_score *score)
@@ -163,8 +177,28 @@ int needle_score_print_row(const struct needle_score *score)
     else if (score->options->kl_dense)
         printf(" %8s |", "-");
     if (score->options->dense_too)
-        printf(" %s |", needle_score_is_dense(score) ? "all   " : "picked");
+        printf(" %15.1f | %s |", read_kib(score),
+               needle_score_is_dense(score) ? "all   " : "picked");
     printf("\n");
+    return output_check();
+}
+
+static double number(const json_t *json, const char *key)
+{
+    return json_number_value(json_object_get(json, key));
+}
+
+int needle_score_print_cache(const json_t *kv)
+{
+    const double mib = 1 << 20;
+    const bool verified = number(kv, "n_verified") > 0;
+    printf(
+        "\nKV cache: %.1f MiB hot, %.1f MiB in RAM (%.1f MiB of it index), %.1f MiB on disk; %.2f "
+        "%% of the sealed keys picked, %s coverage %.4f\n",
+        number(kv, "device_bytes") / mib, number(kv, "host_bytes") / mib,
+        number(kv, "index_bytes") / mib, number(kv, "disk_bytes") / mib,
+        100 * number(kv, "picked_share"), verified ? "verified" : "estimated",
+        number(kv, verified ? "verified_coverage" : "coverage_estimate"));
     return output_check();
 }
 
@@ -188,8 +222,8 @@ json_t *needle_score_json(const struct needle_score *score, json_t *kv)
     char parts[32];
     snprintf(parts, sizeof parts, "%s_score", score->task->part);
     return json_pack(
-        "{s:s, s:I, s:s?, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:f, s:o, s:o, s:i, s:o, "
-        "s:o}",
+        "{s:s, s:I, s:s?, s:i, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:f, s:f, s:o, s:f, s:o, s:i, "
+        "s:o, s:o}",
         "task", score->task->name, "seed", (json_int_t)score->options->seed, "chat_template",
         score->options->chat_template, "length", (int)score->n_tokens, "needles",
         (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
@@ -197,9 +231,9 @@ json_t *needle_score_json(const struct needle_score *score, json_t *kv)
         share_of(score->parts.n_right, score->parts.n), "prefills", (int)score->n_texts,
         "prefill_tokens", (int)score->n_prefill, "prefill_ms", score->prefill_ms,
         "prefill_ms_per_token", score->prefill_ms / (double)score->n_prefill, "decode_ms_per_token",
-        score->n_decoded > 0 ? json_real(score->decode.median) : json_null(), "kld",
-        build_mean(&score->kl), "kld_tokens", (int)score->kl.n, "depths", build_depths(score), "kv",
-        kv);
+        score->n_decoded > 0 ? json_real(score->decode.median) : json_null(),
+        "read_kib_per_token_layer", read_kib(score), "kld", build_mean(&score->kl), "kld_tokens",
+        (int)score->kl.n, "depths", build_depths(score), "kv", kv);
 }
 
 // ---- What would be asked ------------------------------------------------------------------------

@@ -26,6 +26,7 @@ struct needle_score {
     double prefill_ms;
     double *decode_ms; // of each decoded token
     size_t n_decoded, n_decoded_max;
+    uint64_t n_layer_steps, read_bytes; // of decoded tokens in tiered layers, and what they read
     struct stats decode;
 };
 
@@ -41,6 +42,10 @@ void needle_score_free(struct needle_score *score);
 
 int needle_score_add_decode(struct needle_score *score, double ms);
 
+// Adds what the cache did between the two.
+void needle_score_add_reads(struct needle_score *score, const struct fathom_kv_stats *before,
+                            const struct fathom_kv_stats *after);
+
 // Judges the answers to a question and counts them, and the divergence that it came with; prints a
 // line if the format is jsonl.
 int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
@@ -54,6 +59,8 @@ double needle_score_exact(const struct needle_score *score);
 
 void needle_score_print_header(const struct needle_score *score);
 int needle_score_print_row(const struct needle_score *score);
+// Prints where the KV cache lies and what it picked: kv, as for needle_score_json.
+int needle_score_print_cache(const json_t *kv);
 // Takes what the KV cache did meanwhile, which may be null.
 json_t *needle_score_json(const struct needle_score *score, json_t *kv);
 

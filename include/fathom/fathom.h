@@ -262,8 +262,9 @@ struct fathom_kv_stats {
     uint64_t sealed_keys;    // keys that lay in sealed segments
     uint64_t picked_keys;    // of these, read
     uint64_t scanned_keys;
-    uint64_t scanned_bytes;
-    uint64_t host_hits; // units of spilled segments found in RAM
+    uint64_t scanned_bytes; // of index
+    uint64_t read_bytes;    // rows and index that decode steps read, wherever they lay
+    uint64_t host_hits;     // units of spilled segments found in RAM
     uint64_t disk_reads;
     uint64_t late_units; // picked, but not there by the deadline
     uint64_t n_stalls;

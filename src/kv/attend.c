@@ -161,6 +161,7 @@ static void account(fathom_engine *engine, uint32_t layer, uint64_t n_sealed_row
         head->sealed_keys += n_sealed_rows;
         stats->scanned_keys += s->scanned_keys;
         stats->scanned_bytes += s->scanned_bytes;
+        stats->read_bytes += s->scanned_bytes;
     }
     stats->n_steps_picked++;
 }
@@ -318,6 +319,21 @@ static fathom_status verify(fathom_engine *engine, struct slot *slot, uint32_t l
     return FATHOM_OK;
 }
 
+static void account_step(fathom_engine *engine, const struct slot *slot, bool picks)
+{
+    struct fathom_kv_stats *stats = &engine->stats;
+    const uint64_t n_kv_heads = engine->params.n_kv_heads;
+    const uint64_t n_tail = (tail_row(engine, slot, slot->n_tokens) + 1) * n_kv_heads;
+    stats->n_steps++;
+    stats->tail_keys += n_tail;
+    stats->read_bytes += n_tail * (engine->k_row_bytes + engine->v_row_bytes);
+    for (uint32_t i = 0; !picks && i < slot->n_sealed; i++) {
+        const struct sealed *sealed = &slot->sealed[i];
+        stats->read_bytes += (sealed->end - sealed->begin) * n_kv_heads *
+                             segment_row_bytes(&engine->segments, sealed->segment);
+    }
+}
+
 fathom_status attend_tiered(fathom_engine *engine, struct slot *slot, uint32_t layer,
                             const float *q, float *out)
 {
@@ -327,11 +343,7 @@ fathom_status attend_tiered(fathom_engine *engine, struct slot *slot, uint32_t l
                        (decode || p->kv.prefill == FATHOM_PREFILL_SPARSE);
     struct sealed_parts parts;
     FATHOM_TRY(rotate_queries(engine, slot, layer, q));
-    if (decode) {
-        engine->stats.n_steps++;
-        engine->stats.tail_keys +=
-            (uint64_t)(tail_row(engine, slot, slot->n_tokens) + 1) * p->n_kv_heads;
-    }
+    if (decode) account_step(engine, slot, picks);
     if (slot->n_sealed == 0) return attend_tail(engine, slot, layer, q, out, NULL);
     FATHOM_TRY(attend_parts(engine, slot, layer, q, !picks, &parts));
     const float *lse = engine->params.kv.verify_share > 0.0f ? sealed_lse(engine, &parts) : NULL;

@@ -147,12 +147,17 @@ static fathom_status attend_everywhere(struct feed *s, void (*feed_ram)(const st
 
 // ---- Calls --------------------------------------------------------------------------------------
 
-static void warm_segments(const fathom_engine *engine, const struct slot *slot)
+static void account_runs(fathom_engine *engine, const struct slot *slot, uint32_t n_tokens)
 {
     for (uint32_t kv_head = 0; kv_head < engine->params.n_kv_heads; kv_head++) {
         const struct selection *s = &engine->selections[kv_head];
-        for (uint32_t i = 0; i < s->n_runs; i++)
-            slot->sealed[s->runs[i].segment].segment->heat += s->runs[i].n_rows;
+        for (uint32_t i = 0; i < s->n_runs; i++) {
+            struct segment *segment = slot->sealed[s->runs[i].segment].segment;
+            const uint64_t n_rows = s->runs[i].n_rows;
+            segment->heat += n_rows;
+            if (n_tokens > 1) continue;
+            engine->stats.read_bytes += n_rows * segment_row_bytes(&engine->segments, segment);
+        }
     }
 }
 
@@ -191,7 +196,7 @@ fathom_status sealed_attend_picked(fathom_engine *engine, struct slot *slot, uin
     feed.accumulate = accumulate;
     feed.deadline_ns = find_deadline(engine, parts, accumulate);
     parts->n_parts = 1 + parts->n_shares;
-    warm_segments(engine, slot);
+    account_runs(engine, slot, parts->n_tokens);
     FATHOM_TRY(attend_everywhere(&feed, feed_picked));
     const struct fetch *fetch = &engine->fetch;
     if (fetch->n_left > 0) engine->selector_ops->leave(engine->search, fetch->left, fetch->n_left);

@@ -65,6 +65,14 @@ static inline const struct segment_class *segment_class(const struct segments *s
     return &segments->classes[segment->size];
 }
 
+// Of a row of a head, keys and values together.
+static inline size_t segment_row_bytes(const struct segments *segments,
+                                       const struct segment *segment)
+{
+    const struct segment_class *class = segment_class(segments, segment);
+    return class->k_row_bytes + class->v_row_bytes;
+}
+
 // Rows of a head; NULL when they are on disk.
 static inline uint8_t *segment_rows(const struct segments *segments, const struct segment *segment,
                                     uint32_t head)

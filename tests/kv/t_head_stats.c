@@ -15,6 +15,7 @@ enum {
     N_STEP = 64,
     N_FILLED = 320,
     N_DECODED = 6,
+    ROW_BYTES = 2 * D * 2, // of a key and a value, f16
 };
 
 struct rig {
@@ -166,6 +167,9 @@ static void all_heads(void **state)
     assert_int_equal(all.n_steps, 2 * N_DECODED * N_LAYERS);
     assert_int_equal(all.picked_keys, picked);
     assert_int_equal(all.sealed_keys, sealed);
+    // Of six layers a step, with its exact repetition, two pick; verifying does not count.
+    assert_int_equal(all.read_bytes,
+                     ROW_BYTES * (all.tail_keys + picked + 2 * sealed) + all.scanned_bytes);
     assert_true(fabs(all.verified_coverage - coverage) < 1e-12);
     assert_true(fabs(all.verified_error - error) < 1e-12);
     assert_true(fabs(all.coverage_bound - bound) < 1e-12);

@@ -78,6 +78,10 @@ static void t_dense_too(void **state)
     assert_int_equal(cli_integer(dense, "exact"), 4);
     assert_int_equal(cli_integer(json_array_get(alone, 0), "exact"), 4);
     assert_int_equal(cli_integer(dense, "prefill_tokens"), cli_integer(picked, "prefill_tokens"));
+    const double kib = cli_real(picked, "read_kib_per_token_layer");
+    const double all_kib = cli_real(dense, "read_kib_per_token_layer"); // 256 bytes a token
+    assert_true(all_kib > 3000 / 4.0 * 0.95 && all_kib < 3 * 1024 / 4.0);
+    assert_true(kib > 0 && kib < all_kib / 2);
     json_decref(rows);
     json_decref(alone);
 }
@@ -104,6 +108,7 @@ static void t_print(void **state)
     assert_int_equal(count_texts(cli.out, "\nAgain, with all rows read.\n"), 1);
     assert_int_equal(count_texts(cli.out, "| picked |\n") + count_texts(cli.out, "| all    |\n"),
                      2);
+    assert_int_equal(count_texts(cli.out, "\nKV cache: "), 1);
     cli = cli_run("%s -o json " SPARSE, task);
     assert_int_equal(cli.code, 1);
     assert_non_null(strstr(cli.err, "--print: "));
