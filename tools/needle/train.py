@@ -32,7 +32,7 @@ import train_model
 COPYING = dict(repeat=35, niah=40, multikey=5, kvretrieval=14, vartrack=3, longgen=1, filler=2)
 GROWING = dict(repeat=12, niah=40, multikey=12, kvretrieval=12, vartrack=9, multiturn=6, longgen=6,
                filler=3)
-ALL = dict(repeat=5, niah=34, multikey=16, kvretrieval=11, vartrack=10, multiturn=11, longgen=11,
+ALL = dict(repeat=5, niah=34, multikey=16, kvretrieval=13, vartrack=4, multiturn=11, longgen=15,
            filler=2)
 
 
@@ -49,8 +49,8 @@ PHASES = (
     Phase(6, (3e-3, 2.5e-3), tasks.Recipe(256, 16, COPYING, 0.05, 0.3, 2000, 0)),
     Phase(8, (2.5e-3, 1.8e-3), tasks.Recipe(512, 12, GROWING, 0.05, 0.6, 65536, 3)),
     Phase(24, (1.8e-3, 1e-3), tasks.Recipe(1024, 8, ALL, 0.03, 0.75, 300000, 5.5)),
-    Phase(24, (1e-3, 3e-4), tasks.Recipe(1024, 8, ALL, 0.03, 0.8, 400000, 6.5)),
-    Phase(12, (5e-4, 2e-5), tasks.Recipe(2048, 4, ALL, 0.03, 0.8, 400000, 7)),
+    Phase(38, (1e-3, 3e-4), tasks.Recipe(1024, 8, ALL, 0.03, 0.8, 400000, 6.5)),
+    Phase(16, (5e-4, 2e-5), tasks.Recipe(2048, 4, ALL, 0.03, 0.8, 400000, 7)),
 )
 SMOKE_STEPS = 2
 WARM_UP_STEPS = 100
