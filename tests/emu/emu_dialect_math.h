@@ -5,13 +5,28 @@
 #ifndef FATHOM_TESTS_EMU_EMU_DIALECT_MATH_H
 #define FATHOM_TESTS_EMU_EMU_DIALECT_MATH_H
 
-#include <algorithm>
 #include <cmath>
 
 #include "tests/emu/emu_dialect.h"
 
-using std::max;
-using std::min;
+// Of a NaN and a number the device takes the number, which std::max and std::min do not.
+template <class T>
+T max(T a, T b)
+{
+    if constexpr (std::is_floating_point<T>::value)
+        return std::fmax(a, b);
+    else
+        return a < b ? b : a;
+}
+
+template <class T>
+T min(T a, T b)
+{
+    if constexpr (std::is_floating_point<T>::value)
+        return std::fmin(a, b);
+    else
+        return b < a ? b : a;
+}
 
 template <class T>
 T __ldg(const T *at)
@@ -51,6 +66,14 @@ inline int __dp4a(int a, int b, int c)
 {
     for (int i = 0; i < 4; i++)
         c += static_cast<signed char>(a >> 8 * i) * static_cast<signed char>(b >> 8 * i);
+    return c;
+}
+
+// Of unsigned ones.
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned c)
+{
+    for (int i = 0; i < 4; i++)
+        c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
     return c;
 }
 

@@ -279,25 +279,31 @@ static void run_last_block()
 
 // ---- Types --------------------------------------------------------------------------------------
 
+enum { TYPES = 10 };
+
 __global__ void types_kernel(const float *in, unsigned *out)
 {
     const int i = static_cast<int>(threadIdx.x);
-    const float x = in[i];
-    out[8 * i] = __half_as_ushort(__float2half_rn(x));
-    out[8 * i + 1] = __bfloat16_as_ushort(__float2bfloat16_rn(x));
-    out[8 * i + 2] = __float_as_uint(__half2float(__float2half_rn(x)));
-    out[8 * i + 3] = __float_as_uint(__bfloat162float(__float2bfloat16_rn(x)));
-    out[8 * i + 4] = static_cast<unsigned>(__dp4a(0x01ff7f80, 0x02030405 + i, 7));
-    out[8 * i + 5] =
+    const float x = in[i], nan = __uint_as_float(0x7fc00000u);
+    unsigned *at = out + TYPES * i;
+    at[0] = __half_as_ushort(__float2half_rn(x));
+    at[1] = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+    at[2] = __float_as_uint(__half2float(__float2half_rn(x)));
+    at[3] = __float_as_uint(__bfloat162float(__float2bfloat16_rn(x)));
+    at[4] = static_cast<unsigned>(__dp4a(0x01ff7f80, 0x02030405 + i, 7));
+    at[5] =
         static_cast<unsigned>(__popc(static_cast<unsigned>(i)) + 100 * __clz(i) + 10000 * __ffs(i));
-    out[8 * i + 6] = static_cast<unsigned>(min(i, 5) + 100 * max(i, 7));
-    out[8 * i + 7] = __float_as_uint(__ldg(in + i));
+    at[6] = static_cast<unsigned>(min(i, 5) + 100 * max(i, 7));
+    at[7] = __float_as_uint(__ldg(in + i));
+    at[8] = __dp4a(0x01ff7f80u, 0x02030405u + static_cast<unsigned>(i), 7u);
+    at[9] = (max(x, nan) == x) + 2 * (max(nan, x) == x) + 4 * (min(x, nan) == x) +
+            8 * (min(nan, x) == x) + 16 * (max(x, 1.0f) >= 1.0f) + 32 * (min(x, 1.0f) <= 1.0f);
 }
 
 static void run_types()
 {
     float in[32];
-    unsigned got[32][8];
+    unsigned got[32][TYPES];
     for (int i = 0; i < 32; i++)
         in[i] = ldexpf(1.0f + static_cast<float>(i) / 31, i * 3 - 40);
     float *dev_in = static_cast<float *>(gpu_put(in, sizeof in));
@@ -317,6 +323,8 @@ static void run_types()
                                         10000 * __builtin_ffs(i));
         assert_int_equal(got[i][6], (i < 5 ? i : 5) + 100 * (i > 7 ? i : 7));
         assert_memory_equal(&got[i][7], &in[i], sizeof in[i]);
+        assert_int_equal(got[i][8], 2 + 255 * 3 + 127 * 4 + 128 * (5 + i) + 7);
+        assert_int_equal(got[i][9], 63);
     }
 }
 
