@@ -37,6 +37,8 @@ struct bug {
 
 extern const struct bug kernel_bugs[]; // bugs_kernel.cu
 extern const size_t n_kernel_bugs;
+extern const struct bug warp_bugs[]; // bugs_warp.cu
+extern const size_t n_warp_bugs;
 extern const struct bug host_bugs[]; // bugs_host.cu
 extern const size_t n_host_bugs;
 

@@ -1,22 +1,6 @@
-// Bugs inside of kernels. All run as two blocks of 64 threads on BUG_COUNT integers.
+// Bugs inside of kernels: barriers, shared memory, global memory.
 
-#include "tests/gpu/gpu_rig.h"
-
-#include "gpu/dialect.cuh"
-#include "gpu/warp.cuh"
-#include "tests/emu/bugs.h"
-
-enum { BLOCKS = 2, THREADS = 64, COUNT = BLOCKS * THREADS };
-
-static __device__ int index()
-{
-    return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-}
-
-static __device__ int thread()
-{
-    return static_cast<int>(threadIdx.x);
-}
+#include "tests/emu/bugs.cuh"
 
 // ---- Barriers -----------------------------------------------------------------------------------
 
@@ -232,141 +216,6 @@ __global__ void order_of_floats(const int *in, int *out)
     out[index()] = __float_as_int(sum);
 }
 
-// ---- Warps --------------------------------------------------------------------------------------
-
-template <bool is_planted>
-__global__ void half_a_warp(const int *in, int *out)
-{
-    int value = in[index()];
-    if (!is_planted || thread() % 32 < 16) value = __shfl_xor_sync(0xffffffffu, value, 1);
-    out[index()] = value;
-}
-
-template <bool is_planted>
-__global__ void lane_outside_mask(const int *in, int *out)
-{
-    int value = in[index()];
-    if (thread() % 32 < 16) value = __shfl_xor_sync(0xffffu, value, is_planted ? 16 : 8);
-    out[index()] = value;
-}
-
-template <bool is_planted>
-__global__ void mask_without_self(const int *in, int *out)
-{
-    const unsigned mask = is_planted ? 0xfffffffeu : 0xffffffffu;
-    out[index()] = static_cast<int>(__ballot_sync(mask, in[index()] > 3));
-}
-
-template <bool is_planted>
-__global__ void different_operations(const int *in, int *out)
-{
-    int value = in[index()];
-    if (is_planted && thread() % 2 == 0)
-        value = __shfl_xor_sync(0xffffffffu, value, 1);
-    else
-        value = __shfl_xor_sync(0xffffffffu, value, 1);
-    out[index()] = value;
-}
-
-// ---- Asynchronous copies ------------------------------------------------------------------------
-
-template <bool is_planted>
-__global__ void wrong_wait(const int *in, int *out)
-{
-    SHARED_ARRAY(int4, values, THREADS / 4);
-    const int4 zero = {0, 0, 0, 0};
-    if (thread() < THREADS / 4) {
-        values[thread()] = zero;
-        dev_copy16(&values[thread()], in + blockIdx.x * THREADS + 4 * thread());
-    }
-    dev_copy_commit();
-    dev_copy_wait<is_planted ? 1 : 0>();
-    __syncthreads();
-    out[index()] = reinterpret_cast<const int *>(values)[thread()];
-    dev_copy_wait<0>();
-}
-
-// The copy after the next may land while other threads still read what lies there: late copies hide
-// it. Threads at both ends of the block copy, so that it shows in both orders.
-template <bool is_planted>
-__global__ void prefetch_into_use(const int *in, int *out)
-{
-    enum { CHUNKS = THREADS / 4, ROUNDS = 4 };
-    SHARED_ARRAY(int4, tiles, 2 * CHUNKS);
-    const int last = THREADS - CHUNKS / 2;
-    const int chunk = thread() < CHUNKS / 2 ? thread() : thread() - last + CHUNKS / 2;
-    const bool copies = thread() < CHUNKS / 2 || thread() >= last;
-    int sum = 0;
-    for (int round = 0; round <= ROUNDS; round++) {
-        if (copies && round < ROUNDS)
-            dev_copy16(&tiles[round % 2 * CHUNKS + chunk], in + round * CHUNKS + 4 * chunk);
-        dev_copy_commit();
-        dev_copy_wait<1>();
-        __syncthreads();
-        const int *before = reinterpret_cast<const int *>(&tiles[(round + 1) % 2 * CHUNKS]);
-        if (round > 0) sum += round * before[THREADS - 1 - thread()];
-        if (!is_planted) __syncthreads();
-    }
-    dev_copy_wait<0>();
-    out[index()] = sum;
-}
-
-// The wait comes, but for the copies of the thread itself; others are seen after a barrier.
-template <bool is_planted>
-__global__ void wait_without_barrier(const int *in, int *out)
-{
-    SHARED_ARRAY(int4, values, THREADS / 4);
-    if (thread() % 4 == 0) dev_copy16(&values[thread() / 4], in + blockIdx.x * THREADS + thread());
-    dev_copy_commit();
-    dev_copy_wait<0>();
-    if (!is_planted) __syncthreads();
-    out[index()] = reinterpret_cast<const int *>(values)[thread() ^ 4];
-}
-
-template <bool is_planted>
-__global__ void misaligned_copy(const int *in, int *out)
-{
-    SHARED_ARRAY(int4, values, THREADS / 4);
-    if (thread() < THREADS / 4 - 1)
-        dev_copy16(&values[thread()], in + 4 * thread() + (is_planted ? 1 : 0));
-    dev_copy_commit();
-    dev_copy_wait<0>();
-    out[index()] = in[index()];
-}
-
-template <bool is_planted>
-__global__ void copy_without_wait(const int *in, int *out)
-{
-    SHARED_ARRAY(int4, values, THREADS / 4);
-    if (thread() < THREADS / 4) dev_copy16(&values[thread()], in + 4 * thread());
-    dev_copy_commit();
-    if (!is_planted) dev_copy_wait<0>();
-    out[index()] = in[index()];
-}
-
-// ---- Running them -------------------------------------------------------------------------------
-
-static bool run_kernel(const bug *bug, bool is_planted)
-{
-    const gpu_grid grid = {{BLOCKS, 1, 1}, THREADS, THREADS * sizeof(int)};
-    int in[COUNT], want[COUNT], got[COUNT];
-    for (int i = 0; i < COUNT; i++)
-        in[i] = i * i % 97 + 1;
-    int *dev_in = static_cast<int *>(gpu_put(in, sizeof in));
-    int *dev_want = static_cast<int *>(gpu_new(sizeof want));
-    int *dev_got = static_cast<int *>(gpu_new(sizeof got));
-    gpu_ok(LAUNCH(bug->clean, grid, NULL, dev_in, dev_want));
-    gpu_take(want, dev_want, sizeof want);
-    gpu_ok(LAUNCH(is_planted ? bug->planted : bug->clean, grid, NULL, dev_in, dev_got));
-    gpu_take(got, dev_got, sizeof got);
-    gpu_ok(cudaFree(dev_in));
-    return memcmp(want, got, sizeof got) == 0;
-}
-
-#define BUG(name, caught, says)                                                                    \
-    {                                                                                              \
-#        name, caught, says, run_kernel, name < false>, name < true>                               \
-    }
 const struct bug kernel_bugs[] = {
     BUG(use_before_barrier, EVERY | TSAN, NULL),
     BUG(reuse_before_barrier, REVERSE | SWAP | TSAN, NULL),
@@ -387,14 +236,5 @@ const struct bug kernel_bugs[] = {
     BUG(misaligned_vector, EVERY, "misaligned address"),
     BUG(between_blocks, REVERSE | SWAP, NULL),
     BUG(order_of_floats, SWAP, "depends on the order"),
-    BUG(half_a_warp, EVERY, "for ever"),
-    BUG(lane_outside_mask, EVERY, "not in the mask"),
-    BUG(mask_without_self, EVERY, "not in its mask"),
-    BUG(different_operations, EVERY, "different operations"),
-    BUG(wrong_wait, PLAIN | RANDOM | SWAP, NULL),
-    BUG(prefetch_into_use, REVERSE | SWAP | LATE | TSAN, NULL),
-    BUG(wait_without_barrier, EVERY | TSAN, NULL),
-    BUG(misaligned_copy, EVERY, "aligned to 16"),
-    BUG(copy_without_wait, PLAIN | RANDOM | SWAP, "did not wait for"),
 };
 const size_t n_kernel_bugs = sizeof kernel_bugs / sizeof kernel_bugs[0];

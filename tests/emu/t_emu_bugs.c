@@ -122,6 +122,7 @@ int main(void)
     for (size_t i = 0; i < emu_n_modes; i++)
         printf(" %s%s", emu_modes[i].name, i + 1 < emu_n_modes ? ";" : "\n");
     add_tests(tests, &n, kernel_bugs, n_kernel_bugs);
+    add_tests(tests, &n, warp_bugs, n_warp_bugs);
     add_tests(tests, &n, host_bugs, n_host_bugs);
     return check_run("t_emu_bugs", tests, n);
 }
