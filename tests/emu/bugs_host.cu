@@ -27,11 +27,16 @@ __global__ void add_args_kernel(add_args args)
     if (static_cast<int>(threadIdx.x) < args.n) args.out[threadIdx.x] += args.in[threadIdx.x];
 }
 
-static cudaStream_t open_stream()
+__global__ void write_and_meet_kernel(const int *in, int *out)
 {
-    cudaStream_t stream = NULL;
-    gpu_ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    return stream;
+    out[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+}
+
+__global__ void meet_and_read_kernel(const int *in, int *out)
+{
+    __syncthreads();
+    out[threadIdx.x] = in[threadIdx.x];
 }
 
 static int *new_ints(int value)
@@ -61,8 +66,8 @@ struct ring {
 
 static void open_ring(ring *ring)
 {
-    ring->copies = open_stream();
-    ring->kernels = open_stream();
+    ring->copies = gpu_new_stream();
+    ring->kernels = gpu_new_stream();
     ring->sum = new_ints(0);
     for (int i = 0; i < SLOTS; i++) {
         void *pinned = NULL;
@@ -125,7 +130,7 @@ static bool result_before_wait(const bug *, bool is_planted)
 {
     void *pinned = NULL;
     int *dev = new_ints(7);
-    cudaStream_t stream = open_stream();
+    cudaStream_t stream = gpu_new_stream();
     gpu_ok(cudaMallocHost(&pinned, count_bytes));
     gpu_ok(cudaMemcpyAsync(pinned, dev, count_bytes, cudaMemcpyDeviceToHost, stream));
     if (!is_planted) gpu_ok(cudaStreamSynchronize(stream));
@@ -138,12 +143,48 @@ static bool result_before_wait(const bug *, bool is_planted)
 static bool default_stream_is_no_order(const bug *, bool is_planted)
 {
     int *in = new_ints(1), *out = new_ints(0);
-    cudaStream_t stream = open_stream();
+    cudaStream_t stream = gpu_new_stream();
     gpu_ok(LAUNCH(add_kernel, grid, stream, in, out));
     if (!is_planted) gpu_ok(cudaStreamSynchronize(stream));
     gpu_ok(cudaMemcpyAsync(in, out, count_bytes, cudaMemcpyDeviceToDevice, NULL));
     gpu_ok(cudaDeviceSynchronize());
     return all_are(in, 1);
+}
+
+// The call returns before the copy is done when the host cannot see that.
+static bool copy_and_add(const void *from, bool is_planted)
+{
+    int *in = new_ints(1), *out = new_ints(0);
+    cudaStream_t stream = gpu_new_stream();
+    gpu_ok(cudaMemcpy(in, from, count_bytes, cudaMemcpyDefault));
+    if (!is_planted) gpu_ok(cudaStreamSynchronize(NULL));
+    gpu_ok(LAUNCH(add_kernel, grid, stream, in, out));
+    gpu_ok(cudaStreamSynchronize(stream));
+    return all_are(out, 0);
+}
+
+static bool copy_on_device_is_no_wait(const bug *, bool is_planted)
+{
+    return copy_and_add(new_ints(0), is_planted);
+}
+
+static bool copy_of_pageable_is_no_wait(const bug *, bool is_planted)
+{
+    const int zeros[COUNT] = {0};
+    return copy_and_add(zeros, is_planted);
+}
+
+// One stream's kernel reads what another's writes, or else both read the same. Barriers are no
+// order between them.
+static bool no_event_between_kernels(const bug *, bool is_planted)
+{
+    int *a = new_ints(1), *b = new_ints(0), *out = new_ints(0);
+    cudaStream_t first = gpu_new_stream(), second = gpu_new_stream();
+    gpu_ok(LAUNCH(write_and_meet_kernel, grid, first, a, b));
+    gpu_ok(LAUNCH(meet_and_read_kernel, grid, second, is_planted ? b : a, out));
+    gpu_ok(cudaStreamSynchronize(second));
+    gpu_ok(cudaStreamSynchronize(first));
+    return all_are(out, 1);
 }
 
 // ---- Pointers and lifetimes ---------------------------------------------------------------------
@@ -188,7 +229,7 @@ static bool use_after_free(const bug *, bool is_planted)
 static bool free_before_use(const bug *, bool is_planted)
 {
     int *in = new_ints(1), *out = new_ints(0);
-    cudaStream_t a = open_stream(), b = open_stream();
+    cudaStream_t a = gpu_new_stream(), b = gpu_new_stream();
     gpu_ok(LAUNCH(add_kernel, grid, a, in, out));
     if (!is_planted) gpu_ok(cudaStreamSynchronize(a));
     gpu_ok(cudaFreeAsync(in, b));
@@ -201,7 +242,7 @@ static bool free_before_use(const bug *, bool is_planted)
 static bool use_before_malloc(const bug *, bool is_planted)
 {
     void *out = NULL;
-    cudaStream_t a = open_stream(), b = open_stream();
+    cudaStream_t a = gpu_new_stream(), b = gpu_new_stream();
     gpu_ok(cudaMallocAsync(&out, count_bytes, a));
     if (!is_planted) gpu_ok(cudaStreamSynchronize(a));
     gpu_ok(cudaMemsetAsync(out, 0, count_bytes, b));
@@ -263,13 +304,12 @@ static bool wrong_leading_dimension(const bug *, bool is_planted)
 
 static bool call_from_host_function(const bug *, bool is_planted)
 {
-    static int *dev;
-    dev = new_ints(1);
-    if (is_planted)
-        gpu_ok(cudaLaunchHostFunc(
-            NULL, [](void *) { (void)cudaMemsetAsync(dev, 0, count_bytes, NULL); }, NULL));
+    static cudaError_t error;
+    const cudaHostFn_t asks = [](void *) { error = cudaPeekAtLastError(); };
+    const cudaHostFn_t rests = [](void *) { error = cudaSuccess; };
+    gpu_ok(cudaLaunchHostFunc(NULL, is_planted ? asks : rests, NULL));
     gpu_ok(cudaDeviceSynchronize());
-    return all_are(dev, 1);
+    return error == cudaSuccess;
 }
 
 #define BUG(name, caught, says)                                                                    \
@@ -283,6 +323,9 @@ const struct bug host_bugs[] = {
     BUG(event_before_its_copy, REVERSE | LATE | TSAN, NULL),
     BUG(result_before_wait, REVERSE | LATE | TSAN, NULL),
     BUG(default_stream_is_no_order, REVERSE | LATE | TSAN, NULL),
+    BUG(copy_on_device_is_no_wait, REVERSE | LATE | TSAN, NULL),
+    BUG(copy_of_pageable_is_no_wait, REVERSE | LATE | TSAN, NULL),
+    BUG(no_event_between_kernels, REVERSE | LATE | TSAN, NULL),
     BUG(host_reads_device, EVERY, "Segmentation fault"),
     BUG(kernel_gets_host_pointer, EVERY, "pinned"),
     BUG(struct_holds_host_pointer, EVERY, "the host's memory"),

@@ -55,6 +55,17 @@ __global__ void no_syncwarp(const int *in, int *out)
     out[index()] = values[thread() ^ 1];
 }
 
+// Half of the warp meets once more than the rest.
+template <bool is_planted>
+__global__ void uneven_syncwarps(const int *in, int *out)
+{
+    SHARED_ARRAY(int, values, THREADS);
+    if (thread() % 32 < 16) __syncwarp(0xffffu);
+    values[thread()] = in[index()];
+    if (!is_planted) __syncwarp();
+    out[index()] = values[thread() ^ 16];
+}
+
 template <bool is_planted>
 __global__ void divergent_barrier(const int *in, int *out)
 {
@@ -221,6 +232,7 @@ const struct bug kernel_bugs[] = {
     BUG(reuse_before_barrier, REVERSE | SWAP | TSAN, NULL),
     BUG(warp_runs_ahead, PLAIN | REVERSE | SWAP | LATE | TSAN, NULL),
     BUG(no_syncwarp, EVERY | TSAN, NULL),
+    BUG(uneven_syncwarps, EVERY | TSAN, NULL),
     BUG(divergent_barrier, EVERY, "different barriers"),
     BUG(exit_before_barrier, EVERY, "have ended"),
     BUG(deadlock, EVERY, "for ever"),

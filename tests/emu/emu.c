@@ -50,6 +50,7 @@ void emu_lock(void)
     if (AnnotateIgnoreSyncEnd != NULL) AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
     emu_ignore_begin();
     if (!emu.is_begun) emu_fail("a CUDA call before emu_begin or after emu_end");
+    if (emu_stream_is_working()) emu_fail("a CUDA call out of a stream's own work");
 }
 
 void emu_unlock(void)

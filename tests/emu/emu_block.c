@@ -81,10 +81,12 @@ static void finish_barrier(const struct emu_place *place)
         if (!emu_place_equal(&block->threads[i]->place, place))
             emu_block_stuck("the threads of a block at different barriers");
         count += block->threads[i]->predicate;
+        emu_acquire(block->threads[i]->sync);
     }
     block->n_at_barrier = 0;
     for (unsigned i = 0; i < block->n_threads; i++) {
         block->threads[i]->count = count;
+        emu_release(block->threads[i]->sync);
         emu_block_wake(i);
     }
 }
@@ -97,11 +99,10 @@ unsigned emu_barrier(const struct emu_place *place, bool predicate)
     thread->place = *place;
     thread->mask = 0;
     thread->predicate = predicate;
-    const char *sync = &block->barrier_sync[thread->n_barriers++ % 2];
-    emu_release(sync);
+    emu_release(thread->sync);
     if (++block->n_at_barrier + block->n_gone == block->n_threads) finish_barrier(place);
     emu_block_wait();
-    emu_acquire(sync);
+    emu_acquire(thread->sync);
     return thread->count;
 }
 
@@ -179,14 +180,14 @@ static void thread_main(void)
 {
     struct emu_block *block = &emu_block;
     emu_fiber_entered();
-    emu_acquire(&block->begin_sync);
+    emu_acquire(block->begin_sync);
     block->launch->run(block->launch->call);
     struct emu_thread *thread = block->running;
     if (thread->n_copies > 0)
         emu_block_stuck("a thread ends with asynchronous copies that it did not wait for");
     thread->state = EMU_GONE;
     block->n_gone++;
-    emu_release(&block->end_sync);
+    emu_release(block->end_sync);
     emu_fiber_finish(&thread->fiber);
 }
 
@@ -202,10 +203,10 @@ static void begin_thread(unsigned index, uint3 at)
     thread->ids.block_dim = (dim3){block->n_threads, 1, 1};
     thread->ids.grid_dim = (dim3){blocks[0], blocks[1], blocks[2]};
     thread->index = index;
-    thread->n_barriers = thread->n_meets = 0;
     thread->n_copies = thread->n_groups = 0;
     thread->n_atomics = 0;
     thread->fenced = false;
+    thread->sync = block->end_sync + 1 + index;
     emu_fiber_prepare(&thread->fiber, index, thread_main);
 }
 
@@ -259,7 +260,7 @@ static void run_block(uint3 at)
         begin_thread(i, at);
     for (unsigned i = 0; i < block->n_threads; i++)
         emu_block_wake(i);
-    emu_release(&block->begin_sync);
+    emu_release(block->begin_sync);
     while (block->n_gone < block->n_threads)
         run_ready();
     emu_ignore_begin();
@@ -285,25 +286,36 @@ static void run_blocks(uint32_t order, bool eager_copies, unsigned char poison)
         run_block((uint3){(unsigned)(j % blocks[0]), (unsigned)(j / blocks[0] % blocks[1]),
                           (unsigned)(j / blocks[0] / blocks[1])});
     }
-    emu_acquire(&block->end_sync);
+    emu_acquire(block->end_sync);
+}
+
+static void run_swapped(const char *name)
+{
+    emu_memory_save();
+    run_blocks(1, true, POISON_SWAPPED);
+    emu_memory_swap();
+    run_blocks(0, false, POISON);
+    emu_memory_compare(name);
 }
 
 void emu_grid_run(const struct emu_launch *launch)
 {
     const struct emu_mode *mode = emu_mode();
-    if (emu_block.running != NULL) emu_fail("kernel %s: launched by a kernel", launch->name);
-    emu_block.launch = launch;
-    emu_block.n_threads = launch->n_threads;
+    struct emu_block *block = &emu_block;
+    // New ones for each launch: at the old, its threads would see what those of other streams did.
+    char *syncs = malloc(2 + launch->n_threads);
+    if (syncs == NULL) emu_fail("no memory for the addresses of a launch");
+    block->launch = launch;
+    block->n_threads = launch->n_threads;
+    block->begin_sync = syncs;
+    block->end_sync = syncs + 1;
     emu_fiber_begin();
-    if (!mode->swap) {
+    if (mode->swap) {
+        run_swapped(launch->name);
+    } else {
         emu_ignore_begin();
         run_blocks(mode->order, mode->eager_copies, POISON);
         emu_ignore_end();
-        return;
     }
-    emu_memory_save();
-    run_blocks(1, true, POISON_SWAPPED);
-    emu_memory_swap();
-    run_blocks(0, false, POISON);
-    emu_memory_compare(launch->name);
+    free(syncs);
 }

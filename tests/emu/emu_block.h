@@ -27,8 +27,8 @@ struct emu_thread {
     uint32_t mask;          // of a warp's operation; 0: the whole block
     void *in, *out;
     bool predicate;
-    unsigned count;               // what the barrier gave
-    unsigned n_barriers, n_meets; // passed; their parity picks the address for ThreadSanitizer
+    unsigned count;   // what the barrier gave
+    const char *sync; // for ThreadSanitizer: carries what came before where threads meet
     struct emu_thread_copy copies[EMU_COPIES_MAX];
     unsigned n_copies, n_groups; // groups: committed so far
     const void *atomics[EMU_ATOMICS_MAX];
@@ -55,8 +55,7 @@ struct emu_block {
     uint32_t order;
     bool eager_copies;
     unsigned char poison;
-    char barrier_sync[2], warp_sync[EMU_WARPS_MAX][2]; // addresses for ThreadSanitizer
-    char begin_sync, end_sync;
+    const char *begin_sync, *end_sync; // for ThreadSanitizer
 };
 extern struct emu_block emu_block;
 

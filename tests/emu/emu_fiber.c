@@ -3,6 +3,7 @@
 
 #include "tests/emu/emu_fiber.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,19 +19,24 @@
 #    include <ucontext.h>
 #endif
 
-enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 4096, SCHEDULERS_MAX = 128 };
+// The guard is as large as pages get.
+enum { STACK_BYTES = 128 * 1024, GUARD_BYTES = 64 * 1024, SCHEDULERS_MAX = 128 };
 
-// Making one of ThreadSanitizer's fibers takes half a millisecond, so each scheduler keeps its own.
-struct tsan_team {
-    void *scheduler;
-    void *fibers[EMU_THREADS_MAX];
+// The fibers of one scheduler, kept: to make one of ThreadSanitizer's takes half a millisecond. And
+// a stack that fibers of two schedulers used would be a race to it.
+struct team {
+    void *scheduler; // ThreadSanitizer's, NULL without it
+    struct {
+        char *stack;
+        void *tsan;
+    } fibers[EMU_THREADS_MAX];
 };
 
 static struct {
     void *sp, *fake_stack, *tsan;
     const void *bottom;
     size_t bytes;
-    struct tsan_team teams[SCHEDULERS_MAX];
+    struct team teams[SCHEDULERS_MAX];
 } scheduler;
 
 #if BY_HAND
@@ -65,7 +71,7 @@ static void switch_stack(void **save, void *to)
 
 static void prepare_stack(struct emu_fiber *fiber, void (*entry)(void))
 {
-    // In the guard's place there is room for it above the stack's end.
+    static_assert(sizeof(ucontext_t) <= GUARD_BYTES, "there is room for it above the stack's end");
     ucontext_t *context = (ucontext_t *)(fiber->stack + STACK_BYTES);
     getcontext(context);
     context->uc_stack.ss_sp = fiber->stack;
@@ -77,16 +83,26 @@ static void prepare_stack(struct emu_fiber *fiber, void (*entry)(void))
 }
 #endif
 
-static void *tsan_fiber(unsigned index)
+static struct team *own_team(void)
 {
     for (int i = 0; i < SCHEDULERS_MAX; i++) {
-        struct tsan_team *team = &scheduler.teams[i];
+        struct team *team = &scheduler.teams[i];
         if (team->scheduler == NULL) team->scheduler = scheduler.tsan;
-        if (team->scheduler != scheduler.tsan) continue;
-        if (team->fibers[index] == NULL) team->fibers[index] = __tsan_create_fiber(0);
-        return team->fibers[index];
+        if (team->scheduler == scheduler.tsan) return team;
     }
     emu_fail("more than %d streams under ThreadSanitizer", SCHEDULERS_MAX);
+}
+
+// A guard that faults, the stack, and as much again for the context of swapcontext. No guard under
+// ThreadSanitizer: those of all its stacks would be more mappings than a process may have.
+static char *new_stack(void)
+{
+    char *map = mmap(NULL, STACK_BYTES + 2 * GUARD_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED ||
+        (__tsan_create_fiber == NULL && mprotect(map, GUARD_BYTES, PROT_NONE) != 0))
+        emu_fail("no memory for the stacks of fibers");
+    return map + GUARD_BYTES;
 }
 
 void emu_fiber_begin(void)
@@ -96,16 +112,13 @@ void emu_fiber_begin(void)
 
 void emu_fiber_prepare(struct emu_fiber *fiber, unsigned index, void (*entry)(void))
 {
-    if (fiber->stack == NULL) {
-        // A page that faults, the stack, and a page for the context of swapcontext.
-        char *map = mmap(NULL, STACK_BYTES + 2 * GUARD_BYTES, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (map == MAP_FAILED || mprotect(map, GUARD_BYTES, PROT_NONE) != 0)
-            emu_fail("no memory for the stacks of fibers");
-        fiber->stack = map + GUARD_BYTES;
-    }
+    struct team *team = own_team();
+    if (team->fibers[index].stack == NULL) team->fibers[index].stack = new_stack();
+    if (team->fibers[index].tsan == NULL && __tsan_create_fiber != NULL)
+        team->fibers[index].tsan = __tsan_create_fiber(0);
+    fiber->stack = team->fibers[index].stack;
+    fiber->tsan = team->fibers[index].tsan;
     fiber->fake_stack = NULL;
-    if (__tsan_create_fiber != NULL) fiber->tsan = tsan_fiber(index);
     prepare_stack(fiber, entry);
 }
 

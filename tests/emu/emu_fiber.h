@@ -12,8 +12,8 @@ struct emu_fiber {
 
 // Takes the calling thread as the scheduler of what follows.
 void emu_fiber_begin(void);
-// Makes the fiber start at `entry` when it is entered next. Reuses its stack. `index` is its number
-// among the scheduler's fibers.
+// Makes the fiber start at `entry` when it is entered next. `index` is its number among the
+// scheduler's fibers, which keep their stacks.
 void emu_fiber_prepare(struct emu_fiber *fiber, unsigned index, void (*entry)(void));
 void emu_fiber_enter(struct emu_fiber *fiber); // by the scheduler; returns when the fiber leaves
 void emu_fiber_leave(struct emu_fiber *fiber); // by the fiber; returns when it is entered again

@@ -62,6 +62,7 @@ struct emu_work {
 void emu_stream_push(cudaStream_t stream, const struct emu_work *work);
 void emu_stream_finish(cudaStream_t stream);
 void emu_stream_finish_all(void);
+bool emu_stream_is_working(void);
 size_t emu_stream_end(void); // returns how many were left open
 
 // ---- emu_block.c --------------------------------------------------------------------------------

@@ -205,9 +205,14 @@ static cudaError_t queue_copy(const struct copy *wanted, enum cudaMemcpyKind kin
     if (copy == NULL) emu_fail("no memory for a copy's description");
     *copy = *wanted;
     if (copy->from != NULL && from == NULL) stage(copy);
+    // Pageable memory is written at once. Else the host waits, if at all, for memory of its own,
+    // and neither for copies on the device nor for those of staged memory to it.
+    const bool is_hosts =
+        to == NULL || to->where != EMU_DEVICE || (from != NULL && from->where != EMU_DEVICE);
+    const bool waits = to == NULL || (wait && is_hosts);
     const struct emu_work work = {"a copy", run_copy, drop_copy, copy};
     emu_stream_push(stream, &work);
-    if (wait || to == NULL) emu_stream_finish(stream); // pageable memory is written at once
+    if (waits) emu_stream_finish(stream);
     return cudaSuccess;
 }
 

@@ -45,20 +45,31 @@ static bool all_have_come(const struct emu_thread *thread)
     return true;
 }
 
+// Only __syncwarp does, on the device and for ThreadSanitizer.
+static bool orders_memory(emu_complete_fn complete)
+{
+    return complete == emu_complete_nothing;
+}
+
 static void complete_for(const struct emu_thread *thread, emu_complete_fn complete)
 {
     const unsigned first = thread->index - thread->index % EMU_WARP;
+    const bool orders = orders_memory(complete);
     void *ins[EMU_WARP] = {NULL}, *outs[EMU_WARP] = {NULL};
     for (unsigned lane = 0; lane < EMU_WARP; lane++)
         if ((thread->mask >> lane & 1) != 0) {
             ins[lane] = emu_block.threads[first + lane]->in;
             outs[lane] = emu_block.threads[first + lane]->out;
+            if (orders) emu_acquire(emu_block.threads[first + lane]->sync);
         }
     emu_ignore_begin(); // the operands are registers, whatever they look like
     complete(thread->mask, ins, outs);
     emu_ignore_end();
     for (unsigned lane = 0; lane < EMU_WARP; lane++)
-        if ((thread->mask >> lane & 1) != 0) emu_block_wake(first + lane);
+        if ((thread->mask >> lane & 1) != 0) {
+            if (orders) emu_release(emu_block.threads[first + lane]->sync);
+            emu_block_wake(first + lane);
+        }
 }
 
 void emu_meet(const struct emu_place *place, uint32_t mask, emu_complete_fn complete, void *in,
@@ -73,13 +84,7 @@ void emu_meet(const struct emu_place *place, uint32_t mask, emu_complete_fn comp
     thread->mask = mask;
     thread->in = in;
     thread->out = out;
-    // Only __syncwarp orders memory, on the device and for ThreadSanitizer.
-    const bool orders = complete == emu_complete_nothing;
-    const char *sync = &block->warp_sync[first / EMU_WARP][thread->n_meets % 2];
-    if (orders) {
-        thread->n_meets++;
-        emu_release(sync);
-    }
+    if (orders_memory(complete)) emu_release(thread->sync);
     // Looked at only when there are lanes enough: those of other masks wait in the same count.
     unsigned *n_waiting = &block->n_in_warp[first / EMU_WARP];
     if (++*n_waiting >= (unsigned)__builtin_popcount(mask) && all_have_come(thread)) {
@@ -87,7 +92,7 @@ void emu_meet(const struct emu_place *place, uint32_t mask, emu_complete_fn comp
         *n_waiting -= (unsigned)__builtin_popcount(mask);
     }
     emu_block_wait();
-    if (orders) emu_acquire(sync);
+    if (orders_memory(complete)) emu_acquire(thread->sync);
 }
 
 void emu_complete_nothing(uint32_t mask, void *const *in, void *const *out)

@@ -26,13 +26,6 @@ static const struct emu_mode *mode_named(const char *name)
     return NULL;
 }
 
-static cudaStream_t open_stream(void)
-{
-    cudaStream_t stream = NULL;
-    gpu_ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    return stream;
-}
-
 static cudaEvent_t open_event(void)
 {
     cudaEvent_t event = NULL;
@@ -47,7 +40,7 @@ static void run_independent(void)
     cudaStream_t streams[STREAMS];
     trace.n = 0;
     for (int s = 0; s < STREAMS; s++)
-        streams[s] = open_stream();
+        streams[s] = gpu_new_stream();
     for (int i = 0; i < STEPS; i++)
         for (int s = 0; s < STREAMS; s++) {
             names[s * STEPS + i] = s * STEPS + i;
@@ -107,7 +100,7 @@ static void test_events(void **state)
         const struct emu_mode mode = {.name = "seed", .defer = seed};
         int names[] = {0, 1, 2, 3};
         emu_begin(&mode);
-        cudaStream_t a = open_stream(), b = open_stream();
+        cudaStream_t a = gpu_new_stream(), b = gpu_new_stream();
         cudaEvent_t event = open_event();
         trace.n = 0;
         gpu_ok(cudaStreamWaitEvent(a, event, 0)); // not recorded: no wait
@@ -138,7 +131,7 @@ static void test_default_stream(void **state)
         const struct emu_mode mode = {.name = "seed", .defer = seed};
         int names[] = {0, 1, 2, 3};
         emu_begin(&mode);
-        cudaStream_t blocking = NULL, other = open_stream();
+        cudaStream_t blocking = NULL, other = gpu_new_stream();
         gpu_ok(cudaStreamCreate(&blocking));
         trace.n = 0;
         gpu_ok(cudaLaunchHostFunc(other, note, &names[3]));
@@ -163,7 +156,7 @@ static void run_query(void)
 {
     int names[] = {0, 1};
     float ms = -1;
-    cudaStream_t stream = open_stream();
+    cudaStream_t stream = gpu_new_stream();
     cudaEvent_t begin = NULL, end = NULL, plain = open_event();
     gpu_ok(cudaEventCreate(&begin));
     gpu_ok(cudaEventCreate(&end));
@@ -201,7 +194,7 @@ static void test_destroyed(void **state)
     (void)state;
     int names[] = {0};
     emu_begin(mode_named("late, eager copies"));
-    cudaStream_t stream = open_stream();
+    cudaStream_t stream = gpu_new_stream();
     trace.n = 0;
     gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
     assert_int_equal(cudaStreamQuery(stream), cudaSuccess); // the query did a piece of work

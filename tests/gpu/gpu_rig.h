@@ -17,6 +17,13 @@
             fail_msg("%s: %s", #expr, cudaGetErrorString(error_of_gpu));                           \
     } while (0)
 
+static inline cudaStream_t gpu_new_stream(void)
+{
+    cudaStream_t stream = NULL;
+    gpu_ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return stream;
+}
+
 // Exactly as large as asked for, so that the emulation sees every access beyond. Poisoned there.
 static inline void *gpu_new(size_t bytes)
 {
@@ -29,6 +36,7 @@ static inline void *gpu_put(const void *host, size_t bytes)
 {
     void *dev = gpu_new(bytes);
     gpu_ok(cudaMemcpy(dev, host, bytes, cudaMemcpyHostToDevice));
+    gpu_ok(cudaStreamSynchronize(NULL)); // else it may be on its way when other streams read it
     return dev;
 }
 
