@@ -281,6 +281,24 @@ static bool shared_without_attribute(const bug *, bool is_planted)
     return all_are(out, 1);
 }
 
+// 44 KiB may be asked for without saying so, but not beside 8 KiB of static memory.
+__global__ void static_and_dynamic(int *out)
+{
+    SHARED_ARRAY(int, values, 2048);
+    SHARED_DYNAMIC(more);
+    values[threadIdx.x] = 1;
+    more[threadIdx.x] = 1;
+    out[threadIdx.x] = values[threadIdx.x] + more[threadIdx.x];
+}
+
+static bool shared_together(const bug *, bool is_planted)
+{
+    const gpu_grid large = {{1, 1, 1}, COUNT, (is_planted ? 44u : 4u) * 1024};
+    int *out = new_ints(0);
+    gpu_ok(LAUNCH(static_and_dynamic, large, NULL, out));
+    return all_are(out, 2);
+}
+
 static bool block_too_large(const bug *, bool is_planted)
 {
     const gpu_grid large = {{1, 1, 1}, static_cast<uint32_t>(is_planted ? 2048 : int{COUNT}), 0};
@@ -300,6 +318,21 @@ static bool wrong_leading_dimension(const bug *, bool is_planted)
         handle, CUBLAS_OP_T, CUBLAS_OP_N, 8, 8, 8, &one, a, CUDA_R_32F, is_planted ? 9 : 8, b,
         CUDA_R_32F, 8, &zero, c, CUDA_R_32F, 8, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return status == CUBLAS_STATUS_SUCCESS && all_are(c, 0);
+}
+
+static bool product_of_host_memory(const bug *, bool is_planted)
+{
+    const float one = 1, zero = 0, host[4] = {0};
+    cublasHandle_t handle = NULL;
+    int *a = new_ints(0), *c = new_ints(1);
+    if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) return false;
+    const void *b = is_planted ? static_cast<const void *>(host) : a;
+    const cublasStatus_t status = cublasGemmEx(
+        handle, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, a, CUDA_R_32F, 2, b, CUDA_R_32F, 2, &zero,
+        c, CUDA_R_32F, 2, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    int first = 1;
+    gpu_get(&first, c, sizeof first);
+    return status == CUBLAS_STATUS_SUCCESS && first == 0;
 }
 
 static bool call_from_host_function(const bug *, bool is_planted)
@@ -335,8 +368,10 @@ const struct bug host_bugs[] = {
     BUG(unwritten_device_memory, EVERY, NULL),
     BUG(copy_of_wrong_kind, EVERY, "kind"),
     BUG(shared_without_attribute, EVERY, NULL),
+    BUG(shared_together, EVERY, "it may have"),
     BUG(block_too_large, EVERY, NULL),
     BUG(wrong_leading_dimension, EVERY, "use-after-poison"),
+    BUG(product_of_host_memory, EVERY, "pinned"),
     BUG(call_from_host_function, EVERY, "own work"),
 };
 const size_t n_host_bugs = sizeof host_bugs / sizeof host_bugs[0];

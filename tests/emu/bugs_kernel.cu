@@ -177,12 +177,31 @@ __global__ void too_much_shared(const int *in, int *out)
     out[index()] = values[THREADS - 1 - thread()];
 }
 
+// Vectors of four in an array of single ones, which lies where one of those may.
+template <bool is_planted>
+__global__ void shared_of_smaller_type(const int *in, int *out)
+{
+    using type = std::conditional_t<is_planted, int, int4>;
+    SHARED_ARRAY(type, values, THREADS * sizeof(int) / sizeof(type));
+    int4 *vectors = reinterpret_cast<int4 *>(values);
+    if (thread() % 4 == 0) vectors[thread() / 4].x = in[index()];
+    __syncthreads();
+    out[index()] = vectors[thread() / 4].x;
+}
+
 // ---- Global memory ------------------------------------------------------------------------------
 
 template <bool is_planted>
 __global__ void read_beyond(const int *in, int *out)
 {
     out[index()] = in[is_planted ? index() + 1 : index()] > 0;
+}
+
+// By rows of 4 KiB.
+template <bool is_planted>
+__global__ void read_far_beyond(const int *in, int *out)
+{
+    out[index()] = in[is_planted ? index() + 1024 : index()] > 0;
 }
 
 template <bool is_planted>
@@ -243,7 +262,9 @@ const struct bug kernel_bugs[] = {
     BUG(beyond_shared_array, EVERY, "out of bounds"),
     BUG(beyond_dynamic_shared, EVERY, "heap-buffer-overflow"),
     BUG(too_much_shared, EVERY, "static shared memory"),
+    BUG(shared_of_smaller_type, EVERY, "misaligned address"),
     BUG(read_beyond, EVERY, "use-after-poison"),
+    BUG(read_far_beyond, EVERY, "use-after-poison"),
     BUG(write_before, EVERY, "use-after-poison"),
     BUG(misaligned_vector, EVERY, "misaligned address"),
     BUG(between_blocks, REVERSE | SWAP, NULL),

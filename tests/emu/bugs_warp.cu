@@ -114,6 +114,72 @@ __global__ void copy_without_wait(const int *in, int *out)
     out[index()] = in[index()];
 }
 
+template <bool is_planted>
+__global__ void copy_into_global(const int *in, int *out)
+{
+    SHARED_ARRAY(int4, values, THREADS / 4);
+    int4 *to = is_planted ? reinterpret_cast<int4 *>(out + blockIdx.x * THREADS) : values;
+    if (thread() < THREADS / 4) dev_copy16(&to[thread()], in + 4 * thread());
+    dev_copy_commit();
+    dev_copy_wait<0>();
+    __syncthreads();
+    out[index()] = in[4 * (thread() / 4)];
+}
+
+template <bool is_planted>
+__global__ void copy_from_shared(const int *in, int *out)
+{
+    SHARED_ARRAY(int4, from, 1);
+    SHARED_ARRAY(int4, to, 1);
+    if (thread() == 0) {
+        from[0] = {in[0], 0, 0, 0};
+        dev_copy16(to, is_planted ? from : reinterpret_cast<const int4 *>(in));
+    }
+    dev_copy_commit();
+    dev_copy_wait<0>();
+    __syncthreads();
+    out[index()] = to[0].x;
+}
+
+// Where nothing is to be copied the addresses must be aligned all the same.
+template <bool is_planted>
+__global__ void misaligned_no_copy(const int *in, int *out)
+{
+    SHARED_ARRAY(int4, values, THREADS);
+    dev_copy16(&values[thread()], in + (is_planted ? thread() : 0), false);
+    dev_copy_commit();
+    dev_copy_wait<0>();
+    out[index()] = values[thread()].x;
+}
+
+// ---- Matrices -----------------------------------------------------------------------------------
+
+// Rows lie 12 bytes apart in place of 16.
+template <bool is_planted>
+__global__ void misaligned_row(const int *in, int *out)
+{
+    SHARED_ARRAY(int4, rows, THREADS);
+    unsigned r[4];
+    rows[thread()] = {in[index()], 0, 0, 0};
+    __syncwarp();
+    const char *first = reinterpret_cast<const char *>(&rows[thread() / 32 * 32]);
+    dev_load_matrix(r, first + thread() % 32 * (is_planted ? 12 : 16));
+    out[index()] = static_cast<int>(r[0]);
+}
+
+// A row in the thread's own memory, which ldmatrix cannot name.
+template <bool is_planted>
+__global__ void row_not_shared(const int *in, int *out)
+{
+    SHARED_ARRAY(int4, rows, THREADS);
+    unsigned r[4];
+    const int4 own = {in[index()], 0, 0, 0};
+    rows[thread()] = own;
+    __syncwarp();
+    dev_load_matrix(r, is_planted ? &own : &rows[thread()]);
+    out[index()] = static_cast<int>(r[0]);
+}
+
 const struct bug warp_bugs[] = {
     BUG(half_a_warp, EVERY, "for ever"),
     BUG(lane_outside_mask, EVERY, "not in the mask"),
@@ -124,5 +190,10 @@ const struct bug warp_bugs[] = {
     BUG(wait_without_barrier, EVERY | TSAN, NULL),
     BUG(misaligned_copy, EVERY, "aligned to 16"),
     BUG(copy_without_wait, PLAIN | RANDOM | SWAP, "did not wait for"),
+    BUG(copy_into_global, EVERY, "does not write to shared memory"),
+    BUG(copy_from_shared, EVERY, "does not read global memory"),
+    BUG(misaligned_no_copy, EVERY, "aligned to 16"),
+    BUG(misaligned_row, EVERY, "ldmatrix"),
+    BUG(row_not_shared, EVERY, "ldmatrix"),
 };
 const size_t n_warp_bugs = sizeof warp_bugs / sizeof warp_bugs[0];

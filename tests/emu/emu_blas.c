@@ -118,6 +118,9 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void *workspace, siz
 static cublasStatus_t queue(cublasHandle_t handle, const struct product *wanted)
 {
     const struct product *w = wanted;
+    emu_check_pointer("cublasGemm", 0, w->a.at);
+    emu_check_pointer("cublasGemm", 1, w->b.at);
+    emu_check_pointer("cublasGemm", 2, w->c.at);
     if (w->m < 0 || w->n < 0 || w->k < 0 || w->a.ld < (w->a.is_turned ? w->k : w->m) ||
         w->b.ld < (w->b.is_turned ? w->n : w->k) || w->c.ld < w->m)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -139,7 +142,8 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
 {
     (void)algorithm;
-    if (a_type != b_type || !is_known(a_type) || !is_known(c_type) || compute != CUBLAS_COMPUTE_32F)
+    if (a_type != b_type || !is_known(a_type) || compute != CUBLAS_COMPUTE_32F ||
+        (c_type != a_type && c_type != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     const struct product product = {
         .m = m,

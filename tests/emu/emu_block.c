@@ -129,16 +129,25 @@ void emu_atomic(const void *at)
 
 // ---- Shared memory ------------------------------------------------------------------------------
 
-// From the heap, so that AddressSanitizer knows its bounds.
-static void *new_shared(size_t bytes, size_t align)
+// From the heap, so that AddressSanitizer knows its bounds; and aligned to what was asked for and
+// no more, as it may be on the device, but to the 8 bytes that AddressSanitizer counts in.
+static void *new_shared(const void *tag, size_t bytes, size_t align)
 {
-    enum { ALIGN_MIN = 16 };
-    void *at = NULL;
+    enum { ALIGN_MIN = 8 };
+    struct emu_block *block = &emu_block;
+    const size_t before = align < ALIGN_MIN ? ALIGN_MIN : align;
+    void *allocated = NULL;
+    if (block->n_variables == EMU_VARIABLES_MAX)
+        emu_fail("kernel %s: more than %d shared variables", block->launch->name,
+                 EMU_VARIABLES_MAX);
     emu_ignore_begin();
-    if (posix_memalign(&at, align < ALIGN_MIN ? ALIGN_MIN : align, bytes > 0 ? bytes : 1) != 0)
+    if (posix_memalign(&allocated, 2 * before, before + bytes) != 0)
         emu_fail("no memory for %zu bytes of shared memory", bytes);
-    memset(at, emu_block.poison, bytes);
+    char *at = (char *)allocated + before;
+    emu_poison(allocated, before);
+    memset(at, block->poison, bytes);
     emu_ignore_end();
+    block->variables[block->n_variables++] = (struct emu_variable){tag, at, bytes, allocated};
     return at;
 }
 
@@ -149,9 +158,9 @@ static void check_shared(void)
     if (emu_block.static_bytes > STATIC_MAX)
         emu_fail("kernel %s: %zu bytes of static shared memory: at most %d", launch->name,
                  emu_block.static_bytes, STATIC_MAX);
-    if (emu_block.static_bytes + launch->shared_bytes > emu_shared_max())
-        emu_fail("kernel %s: %zu bytes of shared memory: the device has %zu", launch->name,
-                 emu_block.static_bytes + launch->shared_bytes, emu_shared_max());
+    if (emu_block.static_bytes + launch->shared_bytes > emu_shared_allowed(launch->kernel))
+        emu_fail("kernel %s: %zu bytes of shared memory: it may have %zu", launch->name,
+                 emu_block.static_bytes + launch->shared_bytes, emu_shared_allowed(launch->kernel));
 }
 
 void *emu_shared(const void *tag, size_t bytes, size_t align)
@@ -159,19 +168,25 @@ void *emu_shared(const void *tag, size_t bytes, size_t align)
     struct emu_block *block = &emu_block;
     for (unsigned i = 0; i < block->n_variables; i++)
         if (block->variables[i].tag == tag) return block->variables[i].at;
-    if (block->n_variables == EMU_VARIABLES_MAX)
-        emu_fail("kernel %s: more than %d shared variables", block->launch->name,
-                 EMU_VARIABLES_MAX);
     block->static_bytes += bytes;
     check_shared();
-    block->variables[block->n_variables].tag = tag;
-    block->variables[block->n_variables].at = new_shared(bytes, align);
-    return block->variables[block->n_variables++].at;
+    return new_shared(tag, bytes, align);
 }
 
 void *emu_shared_dynamic(void)
 {
-    return emu_block.dynamic;
+    return emu_block.variables[0].at;
+}
+
+bool emu_block_is_shared(const void *at, size_t bytes)
+{
+    const struct emu_block *block = &emu_block;
+    for (unsigned i = 0; i < block->n_variables; i++) {
+        const struct emu_variable *one = &block->variables[i];
+        if ((const char *)at >= one->at && (const char *)at + bytes <= one->at + one->bytes)
+            return true;
+    }
+    return false;
 }
 
 // ---- Blocks and grids ---------------------------------------------------------------------------
@@ -255,7 +270,7 @@ static void run_block(uint3 at)
     memset(block->ready, 0, sizeof block->ready);
     memset(block->n_in_warp, 0, sizeof block->n_in_warp);
     check_shared();
-    block->dynamic = new_shared(block->launch->shared_bytes, 128);
+    new_shared(NULL, block->launch->shared_bytes, 128);
     for (unsigned i = 0; i < block->n_threads; i++)
         begin_thread(i, at);
     for (unsigned i = 0; i < block->n_threads; i++)
@@ -265,8 +280,7 @@ static void run_block(uint3 at)
         run_ready();
     emu_ignore_begin();
     for (unsigned i = 0; i < block->n_variables; i++)
-        free(block->variables[i].at);
-    free(block->dynamic);
+        free(block->variables[i].allocated);
     emu_ignore_end();
 }
 

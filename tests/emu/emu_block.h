@@ -36,6 +36,13 @@ struct emu_thread {
     bool fenced;
 };
 
+struct emu_variable { // of shared memory
+    const void *tag;
+    char *at;
+    size_t bytes;
+    void *allocated;
+};
+
 struct emu_block {
     const struct emu_launch *launch;
     struct emu_thread *threads[EMU_THREADS_MAX]; // kept from block to block
@@ -45,13 +52,10 @@ struct emu_block {
     unsigned n_ready;                  // of all warps
     unsigned warp;                     // that runs, as long as it may
     unsigned n_in_warp[EMU_WARPS_MAX]; // lanes that wait in their warp's operations
-    struct {
-        const void *tag;
-        void *at;
-    } variables[EMU_VARIABLES_MAX];
+    // The first is the dynamic one.
+    struct emu_variable variables[EMU_VARIABLES_MAX];
     unsigned n_variables;
     size_t static_bytes;
-    void *dynamic;
     uint32_t order;
     bool eager_copies;
     unsigned char poison;
@@ -61,6 +65,7 @@ extern struct emu_block emu_block;
 
 void emu_block_wait(void);           // the running thread, until it is made ready
 void emu_block_wake(unsigned index); // makes a thread ready
+bool emu_block_is_shared(const void *at, size_t bytes);
 bool emu_place_equal(const struct emu_place *a, const struct emu_place *b);
 // Says where every thread is, and aborts.
 void emu_block_stuck(const char *why) __attribute__((noreturn));

@@ -37,11 +37,23 @@ void emu_device_end(void)
 
 // ---- Launches -----------------------------------------------------------------------------------
 
-static size_t allowed_bytes(const void *kernel)
+static unsigned find_allowed(const void *kernel)
 {
-    for (unsigned i = 0; i < device.n_allowed; i++)
-        if (device.allowed[i].kernel == kernel) return device.allowed[i].shared_bytes;
-    return SHARED_DEFAULT;
+    unsigned i = 0;
+    while (i < device.n_allowed && device.allowed[i].kernel != kernel)
+        i++;
+    return i;
+}
+
+static size_t dynamic_allowed(const void *kernel)
+{
+    const unsigned i = find_allowed(kernel);
+    return i < device.n_allowed ? device.allowed[i].shared_bytes : SHARED_DEFAULT;
+}
+
+size_t emu_shared_allowed(const void *kernel)
+{
+    return find_allowed(kernel) < device.n_allowed ? emu_shared_max() : SHARED_DEFAULT;
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value)
@@ -52,9 +64,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     if (status == cudaSuccess && (value < 0 || (size_t)value > emu_shared_max()))
         status = cudaErrorInvalidValue;
     if (status == cudaSuccess) {
-        unsigned i = 0;
-        while (i < device.n_allowed && device.allowed[i].kernel != kernel)
-            i++;
+        const unsigned i = find_allowed(kernel);
         if (i == KERNELS_MAX) emu_fail("more than %d kernels have attributes", KERNELS_MAX);
         device.allowed[i].kernel = kernel;
         device.allowed[i].shared_bytes = (size_t)value;
@@ -70,8 +80,8 @@ static cudaError_t check_launch(const struct emu_launch *launch)
         blocks[0] > INT32_MAX || blocks[1] == 0 || blocks[1] > BLOCKS_YZ_MAX || blocks[2] == 0 ||
         blocks[2] > BLOCKS_YZ_MAX)
         return cudaErrorInvalidConfiguration;
-    return launch->shared_bytes > allowed_bytes(launch->kernel) ? cudaErrorInvalidValue
-                                                                : cudaSuccess;
+    return launch->shared_bytes > dynamic_allowed(launch->kernel) ? cudaErrorInvalidValue
+                                                                  : cudaSuccess;
 }
 
 static void run_launch(void *arg)

@@ -234,6 +234,7 @@ inline void load_matrix(emu_complete_fn complete, unsigned (&r)[4], const void *
                         const char *file, int line)
 {
     const emu_place place = {"ldmatrix", file, line};
+    emu_check_row(row);
     unsigned mine[4]; // read here, where the sanitizers look
     memcpy(mine, row, sizeof mine);
     emu_meet(&place, 0xffffffffu, complete, mine, r);

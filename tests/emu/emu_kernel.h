@@ -56,6 +56,8 @@ struct emu_mma {
 void emu_complete_mma_bf16(uint32_t mask, void *const *in, void *const *out); // m16n8k16
 void emu_complete_mma_f16(uint32_t mask, void *const *in, void *const *out);  // m16n8k16
 void emu_complete_mma_s8(uint32_t mask, void *const *in, void *const *out);   // m16n8k32
+// A row for ldmatrix: 16 bytes of shared memory, aligned.
+void emu_check_row(const void *row);
 // in: the 16 bytes that the lane's address names; out: four registers.
 void emu_complete_ldmatrix(uint32_t mask, void *const *in, void *const *out);
 void emu_complete_ldmatrix_trans(uint32_t mask, void *const *in, void *const *out);

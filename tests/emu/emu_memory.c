@@ -12,7 +12,8 @@
 #include "tests/emu/emu_private.h"
 #include "tests/emu/emu_sanitizer.h"
 
-enum { ALIGN = 256, GAP_BYTES = 256, POISON = 0xff, PAGE_BYTES = 4096 };
+// The gaps are wide, so that what misses an allocation by a row of a matrix hits no other.
+enum { ALIGN = 256, GAP_BYTES = 64 * 1024, POISON = 0xff, PAGE_BYTES = 4096 };
 static const size_t range_bytes = (size_t)16 << 30;
 
 static struct {

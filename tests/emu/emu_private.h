@@ -72,7 +72,8 @@ void emu_grid_run(const struct emu_launch *launch);
 // ---- emu_device.c -------------------------------------------------------------------------------
 
 size_t emu_device_bytes(void);
-size_t emu_shared_max(void); // bytes of a block
+size_t emu_shared_max(void);                   // bytes of a block
+size_t emu_shared_allowed(const void *kernel); // bytes of a block of that kernel
 void emu_device_end(void);
 
 #endif

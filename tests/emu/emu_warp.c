@@ -4,6 +4,7 @@
 
 #include "tests/emu/emu_block.h"
 #include "tests/emu/emu_kernel.h"
+#include "tests/emu/emu_private.h"
 #include "tests/emu/emu_sanitizer.h"
 
 unsigned emu_lane(void)
@@ -134,6 +135,13 @@ void emu_complete_match(uint32_t mask, void *const *in, void *const *out)
     }
 }
 
+void emu_check_row(const void *row)
+{
+    if ((uintptr_t)row % 16 != 0 || !emu_block_is_shared(row, 16))
+        emu_fail("kernel %s: ldmatrix: a row must be 16 bytes of shared memory, aligned to 16",
+                 emu_block.launch->name);
+}
+
 // ---- Asynchronous copies ------------------------------------------------------------------------
 
 static void do_copy(const struct emu_thread_copy *copy)
@@ -145,12 +153,15 @@ static void do_copy(const struct emu_thread_copy *copy)
 void emu_copy(void *to, const void *from, size_t bytes)
 {
     struct emu_thread *thread = emu_block.running;
-    if ((uintptr_t)to % 16 != 0 || (bytes > 0 && (uintptr_t)from % 16 != 0))
-        emu_fail("kernel %s: cp.async: both sides must be aligned to 16 bytes",
-                 emu_block.launch->name);
+    const char *kernel = emu_block.launch->name;
+    if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0)
+        emu_fail("kernel %s: cp.async: both sides must be aligned to 16 bytes", kernel);
+    if (!emu_block_is_shared(to, 16))
+        emu_fail("kernel %s: cp.async: does not write to shared memory", kernel);
+    if (bytes > 0 && !emu_memory_is_range(from) && emu_memory_find(from) == NULL)
+        emu_fail("kernel %s: cp.async: does not read global memory", kernel);
     if (thread->n_copies == EMU_COPIES_MAX)
-        emu_fail("kernel %s: more than %d copies of a thread in flight", emu_block.launch->name,
-                 EMU_COPIES_MAX);
+        emu_fail("kernel %s: more than %d copies of a thread in flight", kernel, EMU_COPIES_MAX);
     struct emu_thread_copy copy = {to, from, bytes, thread->n_groups};
     if (emu_block.eager_copies)
         do_copy(&copy);

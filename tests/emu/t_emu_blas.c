@@ -109,7 +109,7 @@ static void run_products(void)
     assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
     for (int type = 0; type < 3; type++)
         for (int c_type = 0; c_type < 3; c_type++)
-            for (int turns = 0; turns < 4; turns++)
+            for (int turns = 0; turns < 4 && (c_type == 0 || c_type == type); turns++)
                 for (int beta = 0; beta < 2; beta++)
                     check_product(&rng, handle, types[type], types[c_type], turns, (float)beta);
     assert_int_equal(cublasDestroy(handle), CUBLAS_STATUS_SUCCESS);
@@ -155,11 +155,11 @@ static void test_stream(void **state)
 }
 
 static cublasStatus_t try_product(cublasHandle_t handle, int lda, cudaDataType b_type,
-                                  cublasComputeType_t compute)
+                                  cudaDataType c_type, cublasComputeType_t compute)
 {
     const float one = 1;
     return cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, NULL, CUDA_R_32F, lda,
-                        NULL, b_type, 2, &one, NULL, CUDA_R_32F, 2, compute, CUBLAS_GEMM_DEFAULT);
+                        NULL, b_type, 2, &one, NULL, c_type, 2, compute, CUBLAS_GEMM_DEFAULT);
 }
 
 static void test_refusals(void **state)
@@ -169,13 +169,15 @@ static void test_refusals(void **state)
     cublasHandle_t handle = NULL;
     emu_begin(&mode);
     assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
-    assert_int_equal(try_product(handle, 1, CUDA_R_32F, CUBLAS_COMPUTE_32F),
+    assert_int_equal(try_product(handle, 1, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F),
                      CUBLAS_STATUS_INVALID_VALUE);
-    assert_int_equal(try_product(handle, 2, CUDA_R_32F, CUBLAS_COMPUTE_32F),
+    assert_int_equal(try_product(handle, 2, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F),
                      CUBLAS_STATUS_EXECUTION_FAILED);
-    assert_int_equal(try_product(handle, 2, CUDA_R_16F, CUBLAS_COMPUTE_32F),
+    assert_int_equal(try_product(handle, 2, CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F),
                      CUBLAS_STATUS_NOT_SUPPORTED);
-    assert_int_equal(try_product(handle, 2, CUDA_R_32F, CUBLAS_COMPUTE_16F),
+    assert_int_equal(try_product(handle, 2, CUDA_R_32F, CUDA_R_16BF, CUBLAS_COMPUTE_32F),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(try_product(handle, 2, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_16F),
                      CUBLAS_STATUS_NOT_SUPPORTED);
     assert_int_equal(cublasDestroy(handle), CUBLAS_STATUS_SUCCESS);
     assert_int_equal(emu_end(), 0);
