@@ -115,10 +115,7 @@ static void run_products(void)
     assert_int_equal(cublasDestroy(handle), CUBLAS_STATUS_SUCCESS);
 }
 
-static void test_products(void **state)
-{
-    (void)state, gpu_each_mode(run_products);
-}
+GPU_TEST(products)
 
 // One product of [2, 2] matrices after the other, in a stream of the caller's.
 static void run_stream(void)
@@ -149,10 +146,7 @@ static void run_stream(void)
     gpu_ok(cudaFree(b));
 }
 
-static void test_stream(void **state)
-{
-    (void)state, gpu_each_mode(run_stream);
-}
+GPU_TEST(stream)
 
 static cublasStatus_t try_product(cublasHandle_t handle, int lda, cudaDataType b_type,
                                   cudaDataType c_type, cublasComputeType_t compute)

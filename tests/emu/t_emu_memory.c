@@ -25,10 +25,7 @@ static void run_poison(void)
     gpu_ok(cudaFreeHost(NULL));
 }
 
-static void test_poison(void **state)
-{
-    (void)state, gpu_each_mode(run_poison);
-}
+GPU_TEST(poison)
 
 // What is freed must be what was allocated, and as what it was.
 static void run_wrong_frees(void)
@@ -46,10 +43,7 @@ static void run_wrong_frees(void)
     assert_int_equal(cudaFree(dev), cudaErrorInvalidValue);
 }
 
-static void test_wrong_frees(void **state)
-{
-    (void)state, gpu_each_mode(run_wrong_frees);
-}
+GPU_TEST(wrong_frees)
 
 static void test_small_device(void **state)
 {
@@ -102,10 +96,7 @@ static void run_pool(void)
     gpu_ok(cudaStreamDestroy(stream));
 }
 
-static void test_pool(void **state)
-{
-    (void)state, gpu_each_mode(run_pool);
-}
+GPU_TEST(pool)
 
 static void test_left_over(void **state)
 {
@@ -154,10 +145,7 @@ static void run_copies(void)
     gpu_ok(cudaFree(b));
 }
 
-static void test_copies(void **state)
-{
-    (void)state, gpu_each_mode(run_copies);
-}
+GPU_TEST(copies)
 
 // Pageable memory may be changed as soon as the call returns; what is pinned may not.
 static void test_staging(void **state)

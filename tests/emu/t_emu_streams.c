@@ -55,10 +55,7 @@ static void run_independent(void)
         assert_int_equal(trace.steps[i] % STEPS, next[trace.steps[i] / STEPS]++);
 }
 
-static void test_independent(void **state)
-{
-    (void)state, gpu_each_mode(run_independent);
-}
+GPU_TEST(independent)
 
 // How often the trace goes from one stream to another.
 static int changes(const struct emu_mode *mode)
@@ -183,10 +180,7 @@ static void run_query(void)
     gpu_ok(cudaStreamDestroy(stream));
 }
 
-static void test_query(void **state)
-{
-    (void)state, gpu_each_mode(run_query);
-}
+GPU_TEST(query)
 
 // Late: the work of a stream that nobody waits for is done all the same, when the device ends.
 static void test_destroyed(void **state)
@@ -249,10 +243,7 @@ static void run_threads(void)
     }
 }
 
-static void test_threads(void **state)
-{
-    (void)state, gpu_each_mode(run_threads);
-}
+GPU_TEST(threads)
 
 int main(void)
 {

@@ -62,6 +62,13 @@ static inline void gpu_each_mode(void (*test)(void))
     }
 }
 
+// test_NAME, which runs run_NAME in each mode.
+#define GPU_TEST(name)                                                                             \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state, gpu_each_mode(run_##name);                                                    \
+    }
+
 // check_run, where there is a device; the emulation always has one.
 static inline int gpu_run(const char *group, const struct CMUnitTest *tests, size_t n_tests)
 {

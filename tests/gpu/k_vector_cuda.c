@@ -198,25 +198,10 @@ static void run_add(void)
     }
 }
 
-static void test_rmsnorm(void **state)
-{
-    (void)state, gpu_each_mode(run_rmsnorm);
-}
-
-static void test_rope(void **state)
-{
-    (void)state, gpu_each_mode(run_rope);
-}
-
-static void test_swiglu(void **state)
-{
-    (void)state, gpu_each_mode(run_swiglu);
-}
-
-static void test_add(void **state)
-{
-    (void)state, gpu_each_mode(run_add);
-}
+GPU_TEST(rmsnorm)
+GPU_TEST(rope)
+GPU_TEST(swiglu)
+GPU_TEST(add)
 
 // More rows than the largest grid has blocks, more values than it has threads: some get two. The
 // others are right, as above; of these the last is looked at.

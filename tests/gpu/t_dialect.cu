@@ -328,45 +328,14 @@ static void run_types()
     }
 }
 
-static void test_ids(void **state)
-{
-    (void)state, gpu_each_mode(run_ids);
-}
-
-static void test_exchange(void **state)
-{
-    (void)state, gpu_each_mode(run_exchange);
-}
-
-static void test_predicates(void **state)
-{
-    (void)state, gpu_each_mode(run_predicates);
-}
-
-static void test_shuffles(void **state)
-{
-    (void)state, gpu_each_mode(run_shuffles);
-}
-
-static void test_votes(void **state)
-{
-    (void)state, gpu_each_mode(run_votes);
-}
-
-static void test_sums(void **state)
-{
-    (void)state, gpu_each_mode(run_sums);
-}
-
-static void test_last_block(void **state)
-{
-    (void)state, gpu_each_mode(run_last_block);
-}
-
-static void test_types(void **state)
-{
-    (void)state, gpu_each_mode(run_types);
-}
+GPU_TEST(ids)
+GPU_TEST(exchange)
+GPU_TEST(predicates)
+GPU_TEST(shuffles)
+GPU_TEST(votes)
+GPU_TEST(sums)
+GPU_TEST(last_block)
+GPU_TEST(types)
 
 // The swaps of sums[8] depend on the order, which the mode that compares orders would say.
 static void test_atomics(void **state)

@@ -264,25 +264,10 @@ static void run_multiply_s8()
         }
 }
 
-static void test_pipeline(void **state)
-{
-    (void)state, gpu_each_mode(run_pipeline);
-}
-
-static void test_load_matrix(void **state)
-{
-    (void)state, gpu_each_mode(run_load_matrix);
-}
-
-static void test_multiply(void **state)
-{
-    (void)state, gpu_each_mode(run_multiply);
-}
-
-static void test_multiply_s8(void **state)
-{
-    (void)state, gpu_each_mode(run_multiply_s8);
-}
+GPU_TEST(pipeline)
+GPU_TEST(load_matrix)
+GPU_TEST(multiply)
+GPU_TEST(multiply_s8)
 
 int main()
 {
