@@ -149,7 +149,6 @@ T read_modify_write(T *at, F change)
         memcpy(&next, &after, sizeof next);
     } while (
         !__atomic_compare_exchange_n(bits, &old, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    emu_atomic(at);
     return before;
 }
 
