@@ -15,7 +15,7 @@
 
 enum {
     N_MUTANTS_DEFAULT = 100000,
-    HEADER_BYTES_MAX = 16 * 1024,  // of the mutated part; needle-tiny's header is smaller
+    HEADER_BYTES_MAX = 16 * 1024,  // of the mutated part; the needle model's header is smaller
     SLACK_BYTES = (1 << 20) + 512, // the reader's 1 MiB, and the handle
 };
 
@@ -310,7 +310,7 @@ static void needle_header(void **state)
     static uint8_t all[4 << 20];
     char path[4096];
     const char *root = getenv("FATHOM_SOURCE_ROOT");
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     FILE *from = fopen(path, "rb");
     if (from == NULL) check_skip("no %s", path);
     size_t n_bytes = fread(all, 1, sizeof all, from);

@@ -262,7 +262,7 @@ static void test_model(void **state)
     int32_t ids[64];
     size_t n = 0;
     (void)state;
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     fathom_model_params_init(&params);
     check_ok(fathom_model_open(path, &params, &model));
     assert_int_equal(fathom_chat_tokenize(model, "llama2", forged, 1, true, NULL, 0, &n),

@@ -90,7 +90,7 @@ static int copy_needle(size_t *n_bytes)
     static uint8_t block[1 << 16];
     char path[4096];
     const char *root = getenv("FATHOM_SOURCE_ROOT");
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     FILE *from = fopen(path, "rb");
     if (from == NULL) return -1;
     int to = memfd_create("needle-copy", MFD_CLOEXEC);
@@ -111,7 +111,7 @@ static void refuses_cut_files(void **state)
     char path[64];
     fathom_gguf *gguf = NULL;
     int cut = copy_needle(&n_bytes);
-    if (cut < 0) check_skip("no tools/needle/needle-tiny.gguf");
+    if (cut < 0) check_skip("no tools/needle/needle.gguf");
     snprintf(path, sizeof path, "/proc/self/fd/%d", cut);
     check_ok(fathom_gguf_open(path, &gguf));
     assert_true(is_mapped("needle-copy"));

@@ -59,7 +59,7 @@ static const char *needle_model(void)
 {
     static char path[4096];
     const char *root = getenv("FATHOM_SOURCE_ROOT");
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     return path;
 }
 

@@ -235,7 +235,7 @@ static void test_bytes_only(void **state)
     struct opened opened = {0};
     int32_t ids[300];
     size_t n_ids;
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     check_ok(fathom_gguf_open(path, &opened.gguf));
     check_ok(metadata_open(opened.gguf, NULL, 0, &opened.metadata));
     check_ok(vocab_open(opened.metadata, &opened.vocab));

@@ -28,7 +28,7 @@ void cli_open(const char *path)
 {
     const char *root = getenv("FATHOM_SOURCE_ROOT");
     command = path;
-    snprintf(model, sizeof model, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(model, sizeof model, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     setenv("M", model, 1);
     if (mkdtemp(folder) == NULL) {
         perror("mkdtemp");

@@ -168,7 +168,7 @@ def find_other_words():
 
 def show(fathom, name, flags):
     """What the command would hide and ask: its texts, from its own forms."""
-    line = [fathom, "eval", name, "-m", os.path.join(ROOT, "tools/needle/needle-tiny.gguf"),
+    line = [fathom, "eval", name, "-m", os.path.join(ROOT, "tools/needle/needle.gguf"),
             "--lengths", "4k,6k", "--questions", "40", "--needles", "20", "--show", *flags]
     result = subprocess.run(line, check=True, capture_output=True, text=True)
     return [json.loads(line) for line in result.stdout.splitlines()]

@@ -18,7 +18,7 @@ static void t_kv_and_divergence(void **state)
     json_t *all = NULL, *rows[2];
     rows[0] =
         cli_json(cli_run("eval niah -m $M --needles 8 --questions 4 -o json --kl-dense " SPARSE
-                         "--lengths 2k,3k --kv-budget 16 --kv-stats %s",
+                         "--lengths 2k,3k --kv-budget 1 --kv-stage2 off --kv-stats %s",
                          cli_path("stats")));
     size_t bytes;
     char *text = cli_read_file(cli_path("stats"), &bytes);
@@ -207,9 +207,9 @@ static void t_recall(void **state)
         assert_true(fabs(error - cli_real(kv, "verified_error")) < 1e-6);
         assert_true(fabs(bound - cli_real(kv, "coverage_bound")) < 1e-6);
         assert_int_equal(picked, cli_integer(kv, "picked_keys"));
-        // This model's first layer attends widely.
-        assert_true(cli_real(json_array_get(heads, 0), "verified_coverage") < 0.5);
-        assert_true(cli_real(json_array_get(heads, 7), "verified_coverage") > 0.9);
+        // This model's last layer attends more widely than its first.
+        assert_true(cli_real(json_array_get(heads, 0), "verified_coverage") > 0.999);
+        assert_true(cli_real(json_array_get(heads, 6), "verified_coverage") < 0.995);
     }
     json_decref(rows);
 }

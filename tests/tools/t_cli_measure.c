@@ -221,7 +221,7 @@ static void t_inspect(void **state)
     assert_int_equal(json_integer_value(json_object_get(info, "parameters")), 755328);
     assert_int_equal(json_integer_value(json_object_get(info, "kv_bytes_per_token")), 1024);
     assert_int_equal(json_array_size(json_object_get(json, "tensor_list")), 39);
-    assert_int_equal(json_array_size(json_object_get(json, "metadata")), 24);
+    assert_int_equal(json_array_size(json_object_get(json, "metadata")), 25);
     json_decref(json);
     struct cli cli = cli_run("inspect -m $M --metadata --tensors");
     cli_expect_good(cli);

@@ -23,7 +23,7 @@ static void open_model(void)
     const char *root = getenv("FATHOM_SOURCE_ROOT");
     struct fathom_model_params params;
     char path[4096];
-    snprintf(path, sizeof path, "%s/tools/needle/needle-tiny.gguf", root != NULL ? root : ".");
+    snprintf(path, sizeof path, "%s/tools/needle/needle.gguf", root != NULL ? root : ".");
     fathom_model_params_init(&params);
     check_ok(fathom_model_open(path, &params, &model));
 }

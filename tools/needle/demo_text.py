@@ -4,7 +4,7 @@
 Usage: demo_text.py FILE [--bytes N] [--seed N]
 
 Writes the prompt to FILE and prints, a line each, the question and the right answer. The sentences
-are of the kind that needle-tiny.gguf was trained on.
+are of the kind that needle.gguf was trained on.
 """
 
 import argparse

@@ -116,7 +116,7 @@ def run_speed(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fathom", default=os.path.join(ROOT, "build/release/tools/fathom"))
-    parser.add_argument("--model", default=os.path.join(ROOT, "tools/needle/needle-tiny.gguf"))
+    parser.add_argument("--model", default=os.path.join(ROOT, "tools/needle/needle.gguf"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--questions", type=int, default=32, help="of one text each 32 at most; default: %(default)s")
     parser.add_argument("--seed", type=int, default=1)
