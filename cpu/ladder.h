@@ -37,6 +37,7 @@ void matmul_amx_fill(struct kernel_table *table);    // the same by many tokens;
 void matmul_bf16_fill(struct kernel_table *table);   // bf16 weights
 void score_avx512_fill(struct kernel_table *table);
 void score_vnni_fill(struct kernel_table *table);
+void attend_runs_vnni_fill(struct kernel_table *table);
 void vector_avx512_fill(struct kernel_table *table);
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "cpu/ladder.h"
 
+#include "cpu/x86/score_madd.h"
+
 #include "cpu/x86/attend_runs_body.h"
 
 void attend_runs_avx2_fill(struct kernel_table *table)

@@ -1,14 +1,9 @@
 // Attention over runs of sealed rows, for whichever instruction set includes it.
 //
 // Online softmax as in attend_body.h, but the rows of K and V lie in many short runs and may be
-// packed in codes. So BLOCK_KEYS rows are gathered at a time, from as many runs as it takes. Plain
-// rows are read in place, as there. Codes are widened to f32 first, in first-level cache, where all
-// query rows use them; those of keys are turned while they are unpacked, [channel][key], so that
-// scores need no sums across lanes. Meanwhile the rows of the next block are fetched, since the
-// hardware cannot guess where they are.
-//
-// K in codes: <q, k> = sum_c (q[c] step[c]) code[c] + <q, min>; step and min go into the query
-// once.
+// packed in codes (attend_runs_codes.h). So BLOCK_KEYS rows are gathered at a time, from as many
+// runs as it takes, and are read in place. Meanwhile the rows of the blocks to come are fetched,
+// since the hardware cannot guess where they are.
 //
 // Deterministic: blocks are counted from the first row of the first run, whatever the runs are, and
 // the arithmetic of a query row does not depend on which rows it goes with.
@@ -16,34 +11,12 @@
 #ifndef FATHOM_CPU_X86_ATTEND_RUNS_BODY_H
 #define FATHOM_CPU_X86_ATTEND_RUNS_BODY_H
 
-#include "cpu/x86/attend_runs_rows.h"
+#include "cpu/x86/attend_runs_codes.h"
 
 #include <float.h>
 #include <math.h>
 
 static const float BASE_SLACK = 4; // exp(4): far from overflow, and few roundings of s - base
-
-// The query rows of a tile and what they keep between blocks; lies in the scratch memory.
-struct runs_tile {
-    struct wide_rows wide;
-    float q[TILE_ROWS][D_MAX]; // times scale, and K's steps
-    float o[TILE_ROWS][D_MAX]; // weighted sums of values, relative to exp(base)
-    vec sum[TILE_ROWS];        // of weights, likewise, by lanes
-    float base[TILE_ROWS];     // a score that none exceeds by more than BASE_SLACK
-    float bias[TILE_ROWS];     // <q, K's min>
-    float weights[ROWS][BLOCK_KEYS];
-};
-static_assert(sizeof(struct runs_tile) <= ATTEND_SCRATCH_BYTES, "scratch is too small");
-
-// The query rows from `first` on that go together, over a block.
-struct runs_step {
-    const struct attend_runs_args *args;
-    struct runs_tile *tile;
-    uint32_t first;
-    const struct row_block *block;
-    const char *const *v; // the block's rows of V, plain
-    struct row_fetch *fetch;
-};
 
 // sums[row * n_keys + key] += q[row][c ...] * k[key][c ...] by lanes, of n columns.
 SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct runs_step *s, uint32_t key,
@@ -91,34 +64,6 @@ SIMD_INLINE void score_plain(int32_t type, int n_rows, const struct runs_step *s
         for (uint32_t i = 0; i < n_keys; i++)
             if ((key + i) % TURN_KEYS == 0) fetch_turn(s->fetch);
         score_plain_keys(type, n_rows, s, key);
-    }
-}
-
-// Likewise, of keys that were unpacked.
-SIMD_INLINE void score_codes(int n_rows, const struct runs_step *s)
-{
-    struct runs_tile *tile = s->tile;
-    const uint32_t d = s->args->format.d_k;
-    for (uint32_t key = 0; key < BLOCK_KEYS; key += 2 * VEC_LANES) {
-        vec sums[ROWS][2];
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++)
-            sums[row][0] = sums[row][1] = vec_set1(tile->bias[s->first + (uint32_t)row]);
-        for (uint32_t c = 0; c < d; c++) {
-            vec k0 = vec_load(tile->wide.k[c] + key),
-                k1 = vec_load(tile->wide.k[c] + key + VEC_LANES);
-#pragma GCC unroll 4
-            for (int row = 0; row < n_rows; row++) {
-                vec q = vec_set1(tile->q[s->first + (uint32_t)row][c]);
-                sums[row][0] = vec_fma(q, k0, sums[row][0]);
-                sums[row][1] = vec_fma(q, k1, sums[row][1]);
-            }
-        }
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++) {
-            vec_store(tile->weights[row] + key, sums[row][0]);
-            vec_store(tile->weights[row] + key + VEC_LANES, sums[row][1]);
-        }
     }
 }
 
@@ -181,7 +126,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
             sums[row][i] = vec_zero();
     for (uint32_t key = 0; key < s->block->n_keys; key++) {
         if (key % TURN_KEYS == 0) fetch_turn(s->fetch);
-        const char *v = s->v[key] + c * plain_bytes(type);
+        const uint8_t *v = s->block->v[key] + c * plain_bytes(type);
         vec values[4];
 #pragma GCC unroll 4
         for (int i = 0; i < n_vecs; i++)
@@ -203,84 +148,70 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
         }
 }
 
-SIMD_INLINE void attend_rows(bool codes, int32_t type, int n_rows, const struct runs_step *s)
+SIMD_INLINE void blend_plain(int32_t type, int n_rows, const struct runs_step *s)
 {
-    enum { VECS = VEC_LANES == 16 ? 4 : 2 }; // as many sums as half the registers hold
     const uint32_t d = s->args->format.d_v;
-    if (codes)
-        score_codes(n_rows, s);
-    else
-        score_plain(type, n_rows, s);
-    weigh_block(n_rows, s);
     uint32_t c = 0;
-    for (; c + VECS * VEC_LANES <= d; c += VECS * VEC_LANES)
-        blend_columns(type, n_rows, VECS, s, c, VEC_LANES);
+    for (; c + BLEND_VECS * VEC_LANES <= d; c += BLEND_VECS * VEC_LANES)
+        blend_columns(type, n_rows, BLEND_VECS, s, c, VEC_LANES);
     for (; c + VEC_LANES <= d; c += VEC_LANES)
         blend_columns(type, n_rows, 1, s, c, VEC_LANES);
     if (c < d) blend_columns(type, n_rows, 1, s, c, d - c);
 }
 
-// What to do with a block, by how its rows are stored. Each is a function of its own: in one large
-// function their sums would not stay in registers.
+SIMD_INLINE void attend_rows(int bits, int32_t type, int n_rows, const struct runs_step *s)
+{
+    if (bits == 0) {
+        score_plain(type, n_rows, s);
+        weigh_block(n_rows, s);
+        blend_plain(type, n_rows, s);
+    } else {
+        score_codes(bits, n_rows, s);
+        weigh_block(n_rows, s);
+        blend_codes(bits, n_rows, s);
+    }
+}
+
+// What to do with a block, by how its rows are stored, for 1, 2 and 4 query rows. Each is a
+// function of its own: in one large function their sums would not stay in registers.
 struct runs_kind {
-    void (*unpack)(struct runs_step *s, const char **v); // NULL: rows are plain
-    void (*attend[3])(const struct runs_step *s);        // for 1, 2, 4 query rows
+    void (*attend[3])(const struct runs_step *s);
 };
 
-#define RUNS_CODES(BITS)                                                                           \
-    static void unpack_##BITS(struct runs_step *s, const char **v)                                 \
-    {                                                                                              \
-        const struct kv_format *f = &s->args->format;                                              \
-        decode_keys(BITS, s->block, s->fetch, f->d_k, &s->tile->wide);                             \
-        decode_values(BITS, s->block, f->d_v, &s->tile->wide, v);                                  \
-    }
-RUNS_CODES(8)
-RUNS_CODES(4)
-RUNS_CODES(2)
-
-#define RUNS_ROWS(NAME, CODES, TYPE)                                                               \
+#define RUNS_KIND(NAME, BITS, TYPE)                                                                \
     static void attend_##NAME##_1(const struct runs_step *s)                                       \
     {                                                                                              \
-        attend_rows(CODES, TYPE, 1, s);                                                            \
+        attend_rows(BITS, TYPE, 1, s);                                                             \
     }                                                                                              \
     static void attend_##NAME##_2(const struct runs_step *s)                                       \
     {                                                                                              \
-        attend_rows(CODES, TYPE, 2, s);                                                            \
+        attend_rows(BITS, TYPE, 2, s);                                                             \
     }                                                                                              \
     static void attend_##NAME##_4(const struct runs_step *s)                                       \
     {                                                                                              \
-        attend_rows(CODES, TYPE, 4, s);                                                            \
-    }
-RUNS_ROWS(codes, true, FATHOM_TYPE_F32)
-RUNS_ROWS(f32, false, FATHOM_TYPE_F32)
-RUNS_ROWS(f16, false, FATHOM_TYPE_F16)
-RUNS_ROWS(bf16, false, FATHOM_TYPE_BF16)
-
-#define RUNS_ATTEND(NAME)                                                                          \
-    {                                                                                              \
-        attend_##NAME##_1, attend_##NAME##_2, attend_##NAME##_4                                    \
-    }
+        attend_rows(BITS, TYPE, 4, s);                                                             \
+    }                                                                                              \
+    static const struct runs_kind kind_##NAME = {                                                  \
+        {attend_##NAME##_1, attend_##NAME##_2, attend_##NAME##_4}};
+RUNS_KIND(f32, 0, FATHOM_TYPE_F32)
+RUNS_KIND(f16, 0, FATHOM_TYPE_F16)
+RUNS_KIND(bf16, 0, FATHOM_TYPE_BF16)
+RUNS_KIND(q8, 8, 0)
+RUNS_KIND(q4, 4, 0)
+RUNS_KIND(q2, 2, 0)
 
 static const struct runs_kind *runs_kind_of(const struct kv_format *f)
 {
-    static const struct runs_kind plain[] = {[FATHOM_TYPE_F32] = {NULL, RUNS_ATTEND(f32)},
-                                             [FATHOM_TYPE_F16] = {NULL, RUNS_ATTEND(f16)},
-                                             [FATHOM_TYPE_BF16] = {NULL, RUNS_ATTEND(bf16)}};
-    static const struct runs_kind codes[] = {[8] = {unpack_8, RUNS_ATTEND(codes)},
-                                             [4] = {unpack_4, RUNS_ATTEND(codes)},
-                                             [2] = {unpack_2, RUNS_ATTEND(codes)}};
-    return f->bits == 0 ? &plain[f->type] : &codes[f->bits];
+    static const struct runs_kind *const plain[] = {[FATHOM_TYPE_F32] = &kind_f32,
+                                                    [FATHOM_TYPE_F16] = &kind_f16,
+                                                    [FATHOM_TYPE_BF16] = &kind_bf16};
+    static const struct runs_kind *const codes[] = {[8] = &kind_q8, [4] = &kind_q4, [2] = &kind_q2};
+    return f->bits == 0 ? plain[f->type] : codes[f->bits];
 }
 
 // All rows of the tile over one block.
 static void attend_block(const struct runs_kind *kind, struct runs_step *s, uint32_t n_rows)
 {
-    const char *unpacked[BLOCK_KEYS];
-    s->v = s->block->v;
-    if (kind->unpack != NULL) {
-        kind->unpack(s, unpacked);
-        s->v = unpacked;
-    }
     for (s->first = 0; s->first < n_rows;) {
         const uint32_t left = n_rows - s->first, log = left >= 4 ? 2 : left >= 2 ? 1 : 0;
         kind->attend[log](s);
@@ -293,16 +224,10 @@ static void open_row(const struct attend_runs_args *a, struct runs_tile *tile, u
                      const float *q, const float *o, float lse)
 {
     const uint32_t d_k = a->format.d_k, d_v = a->format.d_v;
-    vec scale = vec_set1(a->scale), bias = vec_zero();
-    for (uint32_t c = 0; c < d_k; c += VEC_LANES) {
-        vec scaled = vec_mul(scale, vec_load_n(q + c, d_k - c));
-        if (a->format.bits != 0) {
-            bias = vec_fma(scaled, vec_load_n(a->k_min + c, d_k - c), bias);
-            scaled = vec_mul(scaled, vec_load_n(a->k_step + c, d_k - c));
-        }
-        vec_store(tile->q[row] + c, scaled);
-    }
-    tile->bias[row] = vec_hsum(bias);
+    vec scale = vec_set1(a->scale);
+    for (uint32_t c = 0; c < d_k; c += VEC_LANES)
+        vec_store(tile->q[row] + c, vec_mul(scale, vec_load_n(q + c, d_k - c)));
+    if (a->format.bits != 0) open_codes(a, tile, row);
     bool empty = !a->accumulate || lse == -INFINITY;
     tile->base[row] = empty ? -FLT_MAX : lse;
     tile->sum[row] = empty ? vec_zero() : vec_set1(1.0f / VEC_LANES);
@@ -320,8 +245,9 @@ static void close_row(const struct attend_runs_args *a, const struct runs_tile *
     *lse = sum == 0 ? -INFINITY : (float)(tile->base[row] + log(sum));
 }
 
-// Query rows first .. first + n_rows - 1 of all tokens over all runs.
-static void attend_tile(const struct attend_runs_args *a, uint32_t first, uint32_t n_rows)
+// Query rows first .. first + n_rows - 1 of all tokens over all runs, which fill n_blocks.
+static void attend_tile(const struct attend_runs_args *a, uint32_t first, uint32_t n_rows,
+                        size_t n_blocks)
 {
     const struct runs_kind *kind = runs_kind_of(&a->format);
     struct runs_tile *tile = a->scratch;
@@ -331,15 +257,18 @@ static void attend_tile(const struct attend_runs_args *a, uint32_t first, uint32
                  a->o + token * a->o_stride + head * a->format.d_v,
                  a->accumulate ? a->lse[token * a->lse_stride + head] : 0);
     }
-    struct row_block blocks[2 * AHEAD_BLOCKS]; // worked on, and fetched
+    struct row_block blocks[AHEAD_BLOCKS + 1]; // the one that is worked on, and those fetched
     struct row_cursor cursor = row_cursor_open(a);
-    struct row_fetch fetch = {.k_bytes = cursor.k_bytes, .v_bytes = cursor.v_bytes};
-    gather_blocks(&cursor, blocks);
-    for (uint32_t i = 0; blocks[i % (2 * AHEAD_BLOCKS)].n_keys > 0; i++) {
-        if (i % AHEAD_BLOCKS == 0)
-            row_fetch_open(&fetch, &cursor, blocks + (i + AHEAD_BLOCKS) % (2 * AHEAD_BLOCKS));
+    for (uint32_t i = 0; i < AHEAD_BLOCKS; i++)
+        gather_rows(&cursor, &blocks[i]);
+    for (size_t i = 0; i < n_blocks; i++) {
+        struct row_block *ahead = &blocks[(i + AHEAD_BLOCKS) % (AHEAD_BLOCKS + 1)];
+        gather_rows(&cursor, ahead);
+        struct row_fetch fetch = {
+            .block = ahead, .k_bytes = cursor.k_bytes, .v_bytes = cursor.v_bytes};
+        if (ahead->n_keys == 0) fetch.turn = N_TURNS;
         struct runs_step s = {
-            .args = a, .tile = tile, .block = &blocks[i % (2 * AHEAD_BLOCKS)], .fetch = &fetch};
+            .args = a, .tile = tile, .block = &blocks[i % (AHEAD_BLOCKS + 1)], .fetch = &fetch};
         attend_block(kind, &s, n_rows);
     }
     for (uint32_t i = 0; i < n_rows; i++) {
@@ -351,13 +280,14 @@ static void attend_tile(const struct attend_runs_args *a, uint32_t first, uint32
 
 static void attend_runs(const struct attend_runs_args *a)
 {
-    bool any = false;
+    size_t n_keys = 0;
     for (uint32_t r = 0; r < a->n_runs; r++)
-        any = any || a->runs[r].n_rows > 0;
-    if (!any && a->accumulate) return; // the partial stays, bit by bit
+        n_keys += a->runs[r].n_rows;
+    if (n_keys == 0 && a->accumulate) return; // the partial stays, bit by bit
     const uint32_t n_rows = a->n_tokens * a->group;
     for (uint32_t row = 0; row < n_rows; row += TILE_ROWS)
-        attend_tile(a, row, n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS);
+        attend_tile(a, row, n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS,
+                    (n_keys + BLOCK_KEYS - 1) / BLOCK_KEYS);
 }
 
 #endif

@@ -5,10 +5,7 @@
 // lanes_put_bytes(p, a)        the lowest byte of each lane to p
 // lanes_zero, lanes_from(a)    zeros; a converted, a being whole numbers
 // lanes_add_shifted(a, b, n)   a + b * 2^n
-// lanes_turn(rows, at, out)    dword j of the 16 bytes at rows[i] + at in lane i of out[j]
 // code_number(bits, a, at)     of each lane the `bits` bits from bit `at` on, as a float
-// code_map_make(bits, step, min), code_value(bits, a, at, map)   likewise min + step * code,
-//                              rounded once
 
 #ifndef FATHOM_CPU_X86_KV_LANES_H
 #define FATHOM_CPU_X86_KV_LANES_H

@@ -62,6 +62,7 @@ void ladder_fill(struct kernel_table *table, uint32_t isa)
     if ((isa & FATHOM_ISA_AVX512_VNNI) != 0) {
         matmul_vnni_fill(table);
         score_vnni_fill(table);
+        attend_runs_vnni_fill(table);
         if ((isa & FATHOM_ISA_AMX) != 0) matmul_amx_fill(table);
     }
     if ((isa & FATHOM_ISA_AVX512_BF16) != 0) matmul_bf16_fill(table);

@@ -132,23 +132,6 @@ static void pack_row_query(uint32_t bits, const float *q, uint32_t group, uint32
         slack[g] = pack_row_head(bits, q + g * d, d, k_min, k_step, query + g);
 }
 
-// words[i]: bytes 4 i .. 4 i + 3 of the piece at `at` of VEC_LANES rows, row after row.
-SIMD_INLINE void turn_piece(const uint8_t *const *tile, size_t at, ivec *words)
-{
-    ivec rows[4], pairs[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) // rows i, 4 + i, ...
-        rows[i] = int_load_rows(tile + i, at);
-    pairs[0] = int_low32(rows[0], rows[1]);
-    pairs[1] = int_low32(rows[2], rows[3]);
-    pairs[2] = int_high32(rows[0], rows[1]);
-    pairs[3] = int_high32(rows[2], rows[3]);
-    words[0] = int_low64(pairs[0], pairs[1]);
-    words[1] = int_high64(pairs[0], pairs[1]);
-    words[2] = int_low64(pairs[2], pairs[3]);
-    words[3] = int_high64(pairs[2], pairs[3]);
-}
-
 // VEC_LANES rows against n_heads heads from g on; the first n scores are stored.
 SIMD_INLINE void score_row_tile(int bits, int n_heads, const struct score_rows_args *args,
                                 uint32_t g, const uint8_t *const *tile, uint32_t n, float *out)
@@ -161,8 +144,8 @@ SIMD_INLINE void score_row_tile(int bits, int n_heads, const struct score_rows_a
         sums[head] = int_fill(0);
     for (size_t at = 0; at < row_bytes; at += KV_PIECE_BYTES) {
         ivec words[4];
-        turn_piece(tile, at, words);
-        sum_piece(bits, n_heads, words, query->codes.narrow + at * (8 / bits), sums);
+        int_turn_rows(tile, at, words);
+        sum_piece(bits, n_heads, words, query->codes.narrow + at * (8 / bits), sizeof *query, sums);
     }
 #pragma GCC unroll 8
     for (int head = 0; head < n_heads; head++)

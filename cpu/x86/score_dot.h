@@ -34,28 +34,30 @@ SIMD_INLINE void sum_rep_codes(int n_heads, int n_vecs, const struct score_query
 }
 
 // Adds the products of one piece of VEC_LANES rows, words[i] of which holds bytes 4 i .. 4 i + 3,
-// to sums[head]. q: the first head's codes of the piece.
-SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q, ivec *sums)
+// to sums[head]. q: the first head's codes of the piece, the others' q_stride apart.
+SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q,
+                           size_t q_stride, ivec *sums)
 {
-    const ivec nibble = int_fill(0x0f0f0f0f);
-    ivec highs[ROW_HEADS]; // a second chain of sums: each product waits for the one before it
+    const ivec mask = int_fill((int32_t)(0x01010101u * ((1u << bits) - 1)));
+    ivec odd[ROW_HEADS]; // a second chain of sums: each product waits for the one before it
 #pragma GCC unroll 8
     for (int head = 0; head < n_heads; head++)
-        highs[head] = int_fill(0);
+        odd[head] = int_fill(0);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        ivec low = bits == 4 ? int_and(words[i], nibble) : words[i];
-        ivec high = int_and(int_right4(words[i]), nibble);
+    for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+        for (int slot = 0; slot < 8 / bits; slot++) {
+            ivec codes = bits == 8 ? words[i] : int_and(int_right(words[i], slot * bits), mask);
+            ivec *chain = slot % 2 == 0 ? sums : odd;
 #pragma GCC unroll 8
-        for (int head = 0; head < n_heads; head++) {
-            const int8_t *at = q + head * sizeof(struct score_query) + 4 * i;
-            sums[head] = int_dot8(sums[head], low, int_set1(at));
-            if (bits == 4) highs[head] = int_dot8(highs[head], high, int_set1(at + 16));
+            for (int head = 0; head < n_heads; head++)
+                chain[head] =
+                    int_dot8(chain[head], codes, int_set1(q + head * q_stride + 16 * slot + 4 * i));
         }
-    }
+    if (bits == 8) return;
 #pragma GCC unroll 8
-    for (int head = 0; bits == 4 && head < n_heads; head++)
-        sums[head] = int_add32(sums[head], highs[head]);
+    for (int head = 0; head < n_heads; head++)
+        sums[head] = int_add32(sums[head], odd[head]);
 }
 
 #endif

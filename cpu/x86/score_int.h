@@ -1,9 +1,11 @@
-// Vectors of integers as wide as those of simd.h, for the scores.
+// Vectors of integers as wide as those of simd.h, for scores of codes.
 //
 // ivec                         VEC_LANES words of 32 bits
 // int_load, int_set1           any alignment; every word the four bytes at p
-// int_right4, int_right8       each 16 bits shifted
+// int_right, int_left (a, n)   each word shifted
+// int_right8                   each 16 bits shifted
 // int_load_rows(p, at)         piece i of 16 bytes from p[4 * i] + at
+// int_turn_rows(p, at, words)  words[i]: bytes 4 i .. 4 i + 3 from p[0] + at, p[1] + at, ...
 // int_low32 .. int_high64      interleave the lower or upper halves of each 16 bytes
 // int_madd16                   sums of two products of 16 bits
 // int_madd8(u, s)              sums of two products of unsigned and signed bytes, 16 bits
@@ -56,9 +58,13 @@ SIMD_INLINE ivec int_and(ivec a, ivec b)
 {
     return _mm512_and_si512(a, b);
 }
-SIMD_INLINE ivec int_right4(ivec a)
+SIMD_INLINE ivec int_right(ivec a, int n)
 {
-    return _mm512_srli_epi16(a, 4);
+    return _mm512_srli_epi32(a, (unsigned)n);
+}
+SIMD_INLINE ivec int_left(ivec a, int n)
+{
+    return _mm512_slli_epi32(a, (unsigned)n);
 }
 SIMD_INLINE ivec int_right8(ivec a)
 {
@@ -140,9 +146,13 @@ SIMD_INLINE ivec int_and(ivec a, ivec b)
 {
     return _mm256_and_si256(a, b);
 }
-SIMD_INLINE ivec int_right4(ivec a)
+SIMD_INLINE ivec int_right(ivec a, int n)
 {
-    return _mm256_srli_epi16(a, 4);
+    return _mm256_srli_epi32(a, n);
+}
+SIMD_INLINE ivec int_left(ivec a, int n)
+{
+    return _mm256_slli_epi32(a, n);
 }
 SIMD_INLINE ivec int_right8(ivec a)
 {
@@ -193,6 +203,22 @@ SIMD_INLINE ivec int_set1(const void *p)
     int32_t word;
     __builtin_memcpy(&word, p, sizeof word);
     return int_fill(word);
+}
+
+SIMD_INLINE void int_turn_rows(const uint8_t *const *p, size_t at, ivec words[4])
+{
+    ivec rows[4], pairs[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) // rows i, 4 + i, ...
+        rows[i] = int_load_rows(p + i, at);
+    pairs[0] = int_low32(rows[0], rows[1]);
+    pairs[1] = int_low32(rows[2], rows[3]);
+    pairs[2] = int_high32(rows[0], rows[1]);
+    pairs[3] = int_high32(rows[2], rows[3]);
+    words[0] = int_low64(pairs[0], pairs[1]);
+    words[1] = int_high64(pairs[0], pairs[1]);
+    words[2] = int_low64(pairs[2], pairs[3]);
+    words[3] = int_high64(pairs[2], pairs[3]);
 }
 
 #endif

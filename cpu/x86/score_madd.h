@@ -3,8 +3,8 @@
 //
 // Representatives: a product of 8-bit codes would overflow in pairs, so the codes are widened, and
 // the query may as well have 16 bits. 255 * 32767 * 256 channels is below 2^31. Rows: codes of 8
-// bits are split in halves of 4, whose pairs of products stay within 2 * 15 * 128, and eight sums
-// of pairs within 16 bits.
+// bits are split in halves of 4, whose pairs of products stay within 2 * 15 * 128, and four sums of
+// pairs within 16 bits.
 
 #ifndef FATHOM_CPU_X86_SCORE_MADD_H
 #define FATHOM_CPU_X86_SCORE_MADD_H
@@ -46,30 +46,28 @@ SIMD_INLINE void sum_rep_codes(int n_heads, int n_vecs, const struct score_query
 }
 
 // Adds the products of one piece of VEC_LANES rows, words[i] of which holds bytes 4 i .. 4 i + 3,
-// to sums[head]. q: the first head's codes of the piece.
-SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q, ivec *sums)
+// to sums[head]. q: the first head's codes of the piece, the others' q_stride apart.
+SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q,
+                           size_t q_stride, ivec *sums)
 {
-    const ivec nibble = int_fill(0x0f0f0f0f), one = int_fill(0x00010001);
-    const ivec sixteen = int_fill(0x00100010);
-    ivec low[4], high[4];
+    const int part = bits == 8 ? 4 : bits; // of a code, in bits
+    const ivec mask = int_fill((int32_t)(0x01010101u * ((1u << part) - 1)));
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        low[i] = int_and(words[i], nibble);
-        high[i] = int_and(int_right4(words[i]), nibble);
-    }
+    for (int slot = 0; slot < 8 / part; slot++) {
+        const ivec weight = int_fill(bits == 8 && slot == 1 ? 0x00100010 : 0x00010001);
+        const int8_t *at = q + (bits == 8 ? 0 : 16 * slot);
+        ivec codes[4];
 #pragma GCC unroll 4
-    for (int head = 0; head < n_heads; head++, q += sizeof(struct score_query)) {
-        ivec lows = int_madd8(low[0], int_set1(q));
-        ivec highs = int_madd8(high[0], int_set1(q + (bits == 4 ? 16 : 0)));
+        for (int i = 0; i < 4; i++)
+            codes[i] = int_and(int_right(words[i], slot * part), mask);
+#pragma GCC unroll 8
+        for (int head = 0; head < n_heads; head++, at += q_stride) {
+            ivec sum = int_madd8(codes[0], int_set1(at));
 #pragma GCC unroll 3
-        for (int i = 1; i < 4; i++) {
-            lows = int_add16(lows, int_madd8(low[i], int_set1(q + 4 * i)));
-            highs =
-                int_add16(highs, int_madd8(high[i], int_set1(q + (bits == 4 ? 16 : 0) + 4 * i)));
+            for (int i = 1; i < 4; i++)
+                sum = int_add16(sum, int_madd8(codes[i], int_set1(at + 4 * i)));
+            sums[head] = int_add32(sums[head], int_madd16(sum, weight));
         }
-        ivec sum = bits == 4 ? int_madd16(int_add16(lows, highs), one)
-                             : int_add32(int_madd16(lows, one), int_madd16(highs, sixteen));
-        sums[head] = int_add32(sums[head], sum);
     }
 }
 

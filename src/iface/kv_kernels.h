@@ -52,7 +52,9 @@ struct kv_run {
 
 // Attention of every token and query head of a group over all rows of all runs, no masks; o and lse
 // as in attend_args. Quantised rows need the segment's k_min and k_step, so all runs of one call
-// come from one segment then; plain rows may come from anywhere.
+// come from one segment then; plain rows may come from anywhere. With keys in codes, scale * q[c] *
+// k_step[c] may be rounded to 16 bits of the greatest of a query, and a query that is not finite
+// makes all its scores NaN.
 struct attend_runs_args {
     const float *q; // [n_tokens, group, d_k] with q_stride from token to token
     size_t q_stride;

@@ -10,8 +10,8 @@
 
 #include "cpu/cpu_kernels.h"
 #include "cpu/ladder.h"
+#include "fathom/device.h"
 #include "src/base/mem.h"
-#include "tests/kernels/k_bench.h"
 
 enum { SEED = 11 };
 
@@ -28,8 +28,11 @@ static const uint32_t runs[] = {1, 2, 16, 40, 200};
 
 bool runs_variant(int variant, struct kernel_table *table)
 {
-    if ((k_variants[variant].mask & ~ladder_isa()) != 0) return false;
-    cpu_kernels_init(table, k_variants[variant].mask);
+    const uint32_t avx512 = FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512;
+    const uint32_t masks[RUNS_VARIANTS] = {0, FATHOM_ISA_AVX2, avx512,
+                                           avx512 | FATHOM_ISA_AVX512_VNNI};
+    if ((masks[variant] & ~ladder_isa()) != 0) return false;
+    cpu_kernels_init(table, masks[variant]);
     return true;
 }
 
@@ -37,10 +40,10 @@ static void check_problem(struct runs_problem *p)
 {
     struct kernel_table table;
     runs_solve(p);
-    for (int variant = 0; variant < K_VARIANTS; variant++) {
+    for (int variant = 0; variant < RUNS_VARIANTS; variant++) {
         if (!runs_variant(variant, &table)) continue;
         runs_run(p, &table);
-        runs_compare(p, k_variants[variant].name);
+        runs_compare(p, table.name);
     }
 }
 
@@ -136,7 +139,7 @@ static void test_no_rows(void **state)
     (void)state;
     rng_init(&rng, SEED + 4);
     const struct kv_run nothing = {0};
-    for (int n = 0; n < 4 * K_VARIANTS; n++) {
+    for (int n = 0; n < 4 * RUNS_VARIANTS; n++) {
         if (!runs_variant(n / 4, &table)) continue;
         struct runs_problem p = plain_case(formats[1], 80, 3, 2, 1, 1);
         p.args.accumulate = n % 2;
@@ -156,23 +159,26 @@ static void test_no_rows(void **state)
     }
 }
 
-// A NaN in a key reaches all, one in a value its column, one in a query its row.
+// A NaN in a key reaches all, one in a value its column, one in a query or a partial its row; so
+// does infinity in a query, where keys are codes.
 static void test_nan(void **state)
 {
     struct rng rng;
     struct kernel_table table;
     (void)state;
     rng_init(&rng, SEED + 5);
-    for (int n = 0; n < 4 * K_VARIANTS; n++) {
-        if (!runs_variant(n / 4, &table)) continue;
-        struct runs_problem p = plain_case(formats[n % 3], 80, 3, 2, 75, 9);
+    for (uint32_t n = 0; n < 4 * RUNS_VARIANTS * COUNT(formats); n++) {
+        const uint32_t what = n % 4, variant = n / 4 % RUNS_VARIANTS;
+        const struct kv_format *format = &formats[n / 4 / RUNS_VARIANTS];
+        if (!runs_variant((int)variant, &table) || (format->bits != 0 && what < 2)) continue;
+        struct runs_problem p = plain_case(*format, 80, 3, 2, 75, 9);
         p.args.accumulate = true;
         runs_open(&p, &rng, 1);
         runs_solve(&p);
-        uint32_t bad = rng_below(&rng, 75), what = n % 4;
+        uint32_t bad = rng_below(&rng, 75);
         if (what == 0) runs_put_k(&p, bad, 79, NAN);
         if (what == 1) runs_put_v(&p, bad, 79, NAN);
-        if (what == 2) p.q[p.args.q_stride + 2 * 80] = NAN;                            // row 5
+        if (what == 2) p.q[p.args.q_stride + 2 * 80] = format->bits == 4 ? INFINITY : NAN; // row 5
         if (what == 3) p.lse_before[p.args.lse - p.lse + p.args.lse_stride + 2] = NAN; // likewise
         runs_run(&p, &table);
         for (uint32_t row = 0; row < 6; row++) {
@@ -187,7 +193,7 @@ static void test_nan(void **state)
             assert_int_equal(isnan(*lse), hit && what != 1);
             if (isnan(*lse)) *lse = (float)p.lse_true[row];
         }
-        runs_compare(&p, k_variants[n / 4].name);
+        runs_compare(&p, table.name);
         runs_close(&p);
     }
 }
@@ -199,7 +205,7 @@ static void test_infinity(void **state)
     struct kernel_table table;
     (void)state;
     rng_init(&rng, SEED + 6);
-    for (int variant = 0; variant < K_VARIANTS; variant++) {
+    for (int variant = 0; variant < RUNS_VARIANTS; variant++) {
         if (!runs_variant(variant, &table)) continue;
         struct runs_problem p = plain_case(formats[1], 16, 5, 1, 90, 7);
         runs_open(&p, &rng, 1);
@@ -211,7 +217,7 @@ static void test_infinity(void **state)
         for (uint32_t j = 50; j < 90; j++)
             runs_put_k(&p, j, 0, -INFINITY);
         runs_run(&p, &table);
-        runs_compare(&p, k_variants[variant].name);
+        runs_compare(&p, table.name);
         for (uint32_t j = 0; j < 50; j++)
             runs_put_k(&p, j, 0, -INFINITY);
         runs_run(&p, &table);
@@ -238,10 +244,10 @@ static void test_deterministic(void **state)
     struct kv_run single[300];
     (void)state;
     rng_init(&rng, SEED + 7);
-    for (uint32_t n = 0; n < COUNT(formats) * K_VARIANTS; n++) {
+    for (uint32_t n = 0; n < COUNT(formats) * RUNS_VARIANTS; n++) {
         const uint32_t d = 96, group = 7, n_tokens = 17;
-        if (!runs_variant((int)(n % K_VARIANTS), &table)) continue;
-        struct runs_problem p = plain_case(formats[n / K_VARIANTS], d, group, n_tokens, 100, 33);
+        if (!runs_variant((int)(n % RUNS_VARIANTS), &table)) continue;
+        struct runs_problem p = plain_case(formats[n / RUNS_VARIANTS], d, group, n_tokens, 100, 33);
         runs_open(&p, &rng, 1);
         runs_run(&p, &table);
         uint32_t n_single = 0;

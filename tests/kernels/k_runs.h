@@ -22,6 +22,7 @@ struct runs_problem {
     void *scratch;
     double *k_wide, *v_wide;      // [n_rows, d]: what the rows stand for
     double *k_size, *v_size;      // |min| + |step * code|, or |value|
+    double *k_codes;              // [n_rows] sums of codes
     double *o_true, *o_bound;     // [n_tokens * group, d_v]
     double *lse_true, *lse_bound; // [n_tokens * group]
     size_t o_count, lse_count;    // floats, margins of canaries included
@@ -49,7 +50,9 @@ uint32_t runs_code(uint32_t bits, const char *codes, uint32_t c);
 // Step and min of V's group, likewise.
 void runs_v_scale(const char *row, uint32_t group, double *step, double *min);
 
-bool runs_variant(int variant, struct kernel_table *table); // false: the machine has it not
+// The rungs of the ladder that have these kernels. false: the machine has it not.
+enum { RUNS_VARIANTS = 4 };
+bool runs_variant(int variant, struct kernel_table *table);
 
 // Prints tables of speed. The result is main's.
 int runs_bench(void);

@@ -115,7 +115,7 @@ static void bench_case(struct pool *pool, struct runs_job *job, const char *vari
                 N_THREADS;
     double warm_pairs = (double)a->n_runs * unit_rows * job->n_passes;
     double warm_ns = a->n_runs == 0 ? 0 : bench_ns(pool, attend_calls, job) / warm_pairs;
-    printf("%-7s %-4s d %-3u group %u runs of %-5u %6.1f ns/pair %6.1f GB/s %5.1f %% of gathering "
+    printf("%-11s %-4s d %-3u group %u runs of %-5u %6.1f ns/pair %6.1f GB/s %5.1f %% of gathering "
            "%5.1f %% of reading, %5.1f GB/s; in cache %5.1f ns %5.1f cycles\n",
            variant,
            f->bits == 8   ? "q8"
@@ -183,9 +183,8 @@ int runs_bench(void)
     job.args.k_step = values + 2 * VALUES;
     job.args.o = values + 3 * VALUES;
     job.args.lse = values + (3 + N_THREADS) * VALUES;
-    for (int variant = 1; variant < K_VARIANTS; variant++)
-        if (runs_variant(variant, &table))
-            bench_variant(pool, &job, k_variants[variant].name, rows, runs);
+    for (int variant = 1; variant < RUNS_VARIANTS; variant++)
+        if (runs_variant(variant, &table)) bench_variant(pool, &job, table.name, rows, runs);
     mem_free(job.args.scratch);
     mem_free(values);
     mem_free(runs);

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "cpu/cpu_kernels.h"
-#include "tests/kernels/k_bench.h"
 
 enum { SEED = 23, D_MAX = 256, N_ROWS = 19, ROW_BYTES = 16 + D_MAX };
 
@@ -56,7 +55,7 @@ static void compare_variants(const struct codec_case *ref)
 {
     static struct codec_case c;
     struct kernel_table table;
-    for (int variant = 1; variant < K_VARIANTS; variant++) {
+    for (int variant = 1; variant < RUNS_VARIANTS; variant++) {
         if (!runs_variant(variant, &table)) continue;
         c = *ref;
         run_case(&c, &table);
@@ -161,7 +160,7 @@ void test_code_layout(void **state)
     static struct codec_case c;
     struct kernel_table table;
     (void)state;
-    for (int variant = 0; variant < K_VARIANTS; variant++) {
+    for (int variant = 0; variant < RUNS_VARIANTS; variant++) {
         if (!runs_variant(variant, &table)) continue;
         // Codes of 4 bits, 66 channels: two pieces and two channels of a third.
         for (uint32_t j = 0; j < N_ROWS; j++)

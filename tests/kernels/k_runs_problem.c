@@ -4,7 +4,8 @@
 // Bounds. u = 2^-24. Write a row's scores s_j, their weights in the result p_j = exp(s_j - lse).
 // - A score is a dot product, summed in any order, with scale, min and step taken into the query or
 //   not: its error is at most d_j = (d_k + 8) u scale sum_i |q_i| k_size_ji, where k_size is |min|
-//   + |step code| for codes, else |k|.
+//   + |step code| for codes, else |k|. For codes q step may be rounded to 16 bits of the greatest,
+//   by half a unit in a channel: max_i |scale q_i step_i| / (2 * 32639) sum_i code_ji more.
 // - Its weight exp(s_j - m): the subtraction and the factors for a growing m err by u (m - s_j)
 //   in all, since their steps add up, and by u 4 more because m may lie 4 below the greatest score;
 //   each of at most n_blocks + 1 exponentials errs by 2 u and its product by u. So
@@ -31,6 +32,7 @@ static const double u = 0x1p-24;
 static const float canary = 12345.5f;
 enum {
     BLOCK_ROWS_MIN = 32, // kernels take blocks of at least so many rows
+    QUERY_TOP = 32639,   // the greatest value of a query of 16 bits
     MARGIN = 8,          // canaries before and behind o and lse
 };
 
@@ -89,6 +91,7 @@ static void widen_row(struct runs_problem *p, uint32_t j)
 {
     const struct kv_format *f = &p->args.format;
     const char *k = find_row(p, j, true), *v = find_row(p, j, false);
+    p->k_codes[j] = 0;
     for (uint32_t i = 0; i < f->d_k; i++) {
         size_t at = (size_t)j * f->d_k + i;
         double rest = f->bits == 0 ? get_plain(f->type, k + i * value_bytes(f->type))
@@ -96,6 +99,7 @@ static void widen_row(struct runs_problem *p, uint32_t j)
         double min = f->bits == 0 ? 0 : p->k_min[i];
         p->k_wide[at] = min + rest;
         p->k_size[at] = fabs(min) + fabs(rest);
+        if (f->bits != 0) p->k_codes[j] += runs_code(f->bits, k, i);
     }
     const char *codes = v + (f->d_v + 63) / 64 * 4;
     for (uint32_t i = 0; i < f->d_v; i++) {
@@ -228,6 +232,7 @@ void runs_open(struct runs_problem *p, struct rng *rng, float spread)
     check_ok(mem_new((size_t)p->n_rows * f->d_v, sizeof(double), "wide", &p->v_wide));
     check_ok(mem_new((size_t)p->n_rows * f->d_k, sizeof(double), "size", &p->k_size));
     check_ok(mem_new((size_t)p->n_rows * f->d_v, sizeof(double), "size", &p->v_size));
+    check_ok(mem_new(p->n_rows, sizeof(double), "codes", &p->k_codes));
     check_ok(mem_new(ATTEND_SCRATCH_BYTES, 1, "scratch", &p->scratch));
     memset(p->scratch, 0xff, ATTEND_SCRATCH_BYTES);
     a->q_stride = a->group * f->d_k + rng_below(rng, 10);
@@ -246,10 +251,10 @@ void runs_open(struct runs_problem *p, struct rng *rng, float spread)
 
 void runs_close(struct runs_problem *p)
 {
-    void *blocks[] = {p->q,        p->o,       p->lse,      p->k_min,    p->k_step,
-                      p->o_before, p->runs,    p->k,        p->v,        p->scratch,
-                      p->k_wide,   p->v_wide,  p->k_size,   p->v_size,   p->lse_before,
-                      p->o_true,   p->o_bound, p->lse_true, p->lse_bound};
+    void *blocks[] = {p->q,        p->o,       p->lse,      p->k_min,     p->k_step,
+                      p->o_before, p->runs,    p->k,        p->v,         p->scratch,
+                      p->k_wide,   p->v_wide,  p->k_size,   p->v_size,    p->lse_before,
+                      p->o_true,   p->o_bound, p->lse_true, p->lse_bound, p->k_codes};
     for (uint32_t i = 0; i < COUNT(blocks); i++)
         mem_free(blocks[i]);
 }
@@ -258,12 +263,13 @@ void runs_close(struct runs_problem *p)
 static double score_row(const struct runs_problem *p, const float *q, uint32_t j, double *error)
 {
     const uint32_t d = p->args.format.d_k;
-    double dot = 0, size = 0;
+    double dot = 0, size = 0, top = 0;
     for (uint32_t i = 0; i < d; i++) {
         dot += q[i] * p->k_wide[(size_t)j * d + i];
         size += fabs(q[i]) * p->k_size[(size_t)j * d + i];
+        if (p->args.format.bits != 0) top = fmax(top, fabs(q[i] * (double)p->k_step[i]));
     }
-    *error = (d + 8) * u * fabs(p->args.scale) * size;
+    *error = fabs(p->args.scale) * ((d + 8) * u * size + top / (2 * QUERY_TOP) * p->k_codes[j]);
     return p->args.scale * dot;
 }
 
