@@ -39,6 +39,7 @@ struct row_fetch {
 // The next row.
 struct row_cursor {
     const struct kv_run *run, *end;
+    const struct kv_run *end_next; // of the call to come
     uint32_t row;
     uint32_t k_bytes, v_bytes;
 };
@@ -47,15 +48,18 @@ static inline struct row_cursor row_cursor_open(const struct attend_runs_args *a
 {
     return (struct row_cursor){.run = a->runs,
                                .end = a->runs + a->n_runs,
+                               .end_next = a->runs + a->n_runs + a->n_next,
                                .k_bytes = (uint32_t)kv_k_row_bytes(&a->format),
                                .v_bytes = (uint32_t)kv_v_row_bytes(&a->format)};
 }
 
+// No block has rows of this call and of the next one.
 static void gather_rows(struct row_cursor *cursor, struct row_block *block)
 {
     static const uint8_t zeros[D_MAX * sizeof(float)];
     struct row_cursor at = *cursor;
     uint32_t n = 0;
+    if (at.run == at.end) at.end = at.end_next;
     while (n < BLOCK_KEYS && at.run < at.end) {
         uint32_t n_left = at.run->n_rows - at.row;
         uint32_t n_end = n_left < BLOCK_KEYS - n ? n + n_left : BLOCK_KEYS;

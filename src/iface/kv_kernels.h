@@ -61,10 +61,11 @@ struct attend_runs_args {
     uint32_t n_tokens;
     uint32_t group; // 1 .. 256
     struct kv_format format;
-    const float *k_min;  // [d_k], or NULL: plain rows
-    const float *k_step; // likewise
-    const struct kv_run *runs;
+    const float *k_min;        // [d_k], or NULL: plain rows
+    const float *k_step;       // likewise
+    const struct kv_run *runs; // [n_runs + n_next]
     uint32_t n_runs;
+    uint32_t n_next; // runs of the calls to come, of the same format, that are only fetched
     float scale;
     bool accumulate; // merge with the partial that o and lse hold already
     float *o;        // [n_tokens, group, d_v] with o_stride from token to token

@@ -2,33 +2,81 @@
 
 #include "src/kv/feed.h"
 
-// Gathers runs and hands them to the kernel when there are many, or when the format changes.
+#include <string.h>
+
+enum {
+    BATCHES_MAX = 64, // that wait
+    RUNS_AHEAD = 128, // stay behind when others are attended to, and are fetched meanwhile
+};
+
+// Runs that go to the kernel together: of one segment, where they are codes.
+struct batch {
+    uint32_t begin; // of its runs; they end where the next batch begins
+    struct kv_format format;
+    const float *range; // K's min and step; NULL: plain rows
+};
+
+// Gathers runs and hands them to the kernel when there are many.
 struct feeder {
     const struct feed *feed;
     struct attend_runs_args args;
     struct kv_run *runs; // [RUNS_MAX]
+    uint32_t n_runs;
+    struct batch batches[BATCHES_MAX];
+    uint32_t n_batches; // at least 1
     const struct segment *segment;
     uint32_t head;
 };
 
-static void flush(struct feeder *f)
+// Where batch `b` and those behind it that are stored alike end.
+static uint32_t end_alike(const struct feeder *f, uint32_t b)
 {
-    if (f->args.n_runs == 0 && f->args.accumulate) return;
-    f->feed->engine->device->kernels->kv.attend_runs(&f->args);
-    f->args.accumulate = true;
-    f->args.n_runs = 0;
+    const uint32_t bits = f->batches[b].format.bits;
+    while (b < f->n_batches && f->batches[b].format.bits == bits)
+        b++;
+    return b < f->n_batches ? f->batches[b].begin : f->n_runs;
+}
+
+// Attends to the runs before `end`; the others move to the front.
+static void attend(struct feeder *f, uint32_t end)
+{
+    uint32_t begin = 0, b = 0;
+    do {
+        const struct batch *batch = &f->batches[b];
+        const uint32_t batch_end = b + 1 < f->n_batches ? batch[1].begin : f->n_runs;
+        const uint32_t stop = batch_end < end ? batch_end : end;
+        f->args.format = batch->format;
+        f->args.k_min = batch->range;
+        f->args.k_step = batch->range == NULL ? NULL : batch->range + batch->format.d_k;
+        f->args.runs = f->runs + begin;
+        f->args.n_runs = stop - begin;
+        f->args.n_next = end_alike(f, b) - stop;
+        f->feed->engine->device->kernels->kv.attend_runs(&f->args);
+        f->args.accumulate = true;
+        begin = stop;
+        if (stop == batch_end && b + 1 < f->n_batches) b++;
+    } while (begin < end);
+    f->n_runs -= end;
+    memmove(f->runs, f->runs + end, f->n_runs * sizeof *f->runs);
+    f->n_batches -= b;
+    memmove(f->batches, f->batches + b, f->n_batches * sizeof *f->batches);
+    for (b = 0; b < f->n_batches; b++)
+        f->batches[b].begin -= f->batches[b].begin < end ? f->batches[b].begin : end;
 }
 
 static void change_segment(struct feeder *f, const struct segment *segment)
 {
     const struct segments *segments = &f->feed->engine->segments;
-    const struct segment_class *class = segment_class(segments, segment);
     const float *range = segment_k_range(segments, segment, f->head);
-    if (range != NULL || f->args.k_min != NULL) flush(f);
+    if (f->n_batches == BATCHES_MAX) attend(f, f->batches[BATCHES_MAX / 2].begin);
+    struct batch *last = &f->batches[f->n_batches - 1];
     f->segment = segment;
-    f->args.format = class->format;
-    f->args.k_min = range;
-    f->args.k_step = range == NULL ? NULL : range + class->format.d_k;
+    if (last->begin < f->n_runs) {
+        if (range == NULL && last->range == NULL) return;
+        last++;
+        f->n_batches++;
+    }
+    *last = (struct batch){f->n_runs, segment_class(segments, segment)->format, range};
 }
 
 // Rows row .. row + n - 1 of a segment, inside one unit; unit_rows: where the unit's rows are.
@@ -38,8 +86,8 @@ static void feed(struct feeder *f, const struct segment *segment, const uint32_t
     const struct segment_class *class = segment_class(&f->feed->engine->segments, segment);
     const uint32_t skip = row - begins[unit];
     if (segment != f->segment) change_segment(f, segment);
-    if (f->args.n_runs == RUNS_MAX) flush(f);
-    f->runs[f->args.n_runs++] = (struct kv_run){
+    if (f->n_runs == RUNS_MAX) attend(f, RUNS_MAX - RUNS_AHEAD);
+    f->runs[f->n_runs++] = (struct kv_run){
         .k = unit_rows + skip * class->k_row_bytes,
         .v = unit_rows + (begins[unit + 1] - begins[unit]) * class->k_row_bytes +
              skip * class->v_row_bytes,
@@ -93,10 +141,11 @@ static struct feeder begin_item(const struct feed *s, const struct item *item, u
     const uint32_t left = s->first + s->n_tokens - first;
     const size_t row = (size_t)first * p->n_heads + (size_t)item->kv_head * engine->group;
     const struct sealed_part part = sealed_part_at(engine, s->parts, 1 + item->share);
-    struct kv_run *runs = engine->workers[thread].runs;
     return (struct feeder){
         .feed = s,
-        .runs = runs,
+        .runs = engine->workers[thread].runs,
+        .batches = {{.format = engine->segments.classes[SEGMENT_SMALL].format}},
+        .n_batches = 1,
         .head = s->layer * p->n_kv_heads + item->kv_head,
         .args =
             {
@@ -104,8 +153,6 @@ static struct feeder begin_item(const struct feed *s, const struct item *item, u
                 .q_stride = (size_t)p->n_heads * p->d_k,
                 .n_tokens = left < FEED_TOKENS ? left : FEED_TOKENS,
                 .group = engine->group,
-                .format = engine->segments.classes[SEGMENT_SMALL].format,
-                .runs = runs,
                 .scale = p->scale,
                 .accumulate = s->accumulate,
                 .o = part.o + row * p->d_v,
@@ -200,7 +247,7 @@ static void feed_range(void *arg, size_t begin, size_t end, uint32_t thread)
         };
         struct feeder f = begin_item(s, &item, thread);
         c->item(&f, &item);
-        flush(&f);
+        if (f.n_runs > 0 || !f.args.accumulate) attend(&f, f.n_runs);
     }
 }
 

@@ -235,8 +235,8 @@ static void test_infinity(void **state)
     }
 }
 
-// Bit by bit the same whether tokens and heads come together or each alone, and whatever the rows
-// are called: many runs, or one for each row.
+// Bit by bit the same whether tokens and heads come together or each alone, whatever the rows are
+// called: many runs, or one for each row; and whatever comes next.
 static void test_deterministic(void **state)
 {
     struct rng rng;
@@ -256,6 +256,7 @@ static void test_deterministic(void **state)
                 single[n_single++] = (struct kv_run){
                     (const char *)p.runs[r].k + j * kv_k_row_bytes(&p.args.format),
                     (const char *)p.runs[r].v + j * kv_v_row_bytes(&p.args.format), 1};
+        memcpy(single + n_single, single, n_single * sizeof *single); // next
         for (uint32_t t = 0; t < n_tokens; t++)
             for (uint32_t g = 0; g < group; g++) {
                 float o[96], lse;
@@ -263,7 +264,7 @@ static void test_deterministic(void **state)
                 one.q += t * one.q_stride + g * d;
                 one.n_tokens = one.group = 1;
                 one.runs = single;
-                one.n_runs = n_single;
+                one.n_runs = one.n_next = n_single;
                 one.o = o;
                 one.lse = &lse;
                 table.kv.attend_runs(&one);
