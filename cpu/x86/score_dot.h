@@ -38,6 +38,7 @@ SIMD_INLINE void sum_rep_codes(int n_heads, int n_vecs, const struct score_query
 SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q,
                            size_t q_stride, ivec *sums)
 {
+    const int n_slots = 8 / bits;
     const ivec mask = int_fill((int32_t)(0x01010101u * ((1u << bits) - 1)));
     ivec odd[ROW_HEADS]; // a second chain of sums: each product waits for the one before it
 #pragma GCC unroll 8
@@ -46,7 +47,7 @@ SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
 #pragma GCC unroll 4
-        for (int slot = 0; slot < 8 / bits; slot++) {
+        for (int slot = 0; slot < n_slots; slot++) {
             ivec codes = bits == 8 ? words[i] : int_and(int_right(words[i], slot * bits), mask);
             ivec *chain = slot % 2 == 0 ? sums : odd;
 #pragma GCC unroll 8

@@ -50,10 +50,10 @@ SIMD_INLINE void sum_rep_codes(int n_heads, int n_vecs, const struct score_query
 SIMD_INLINE void sum_piece(int bits, int n_heads, const ivec *words, const int8_t *q,
                            size_t q_stride, ivec *sums)
 {
-    const int part = bits == 8 ? 4 : bits; // of a code, in bits
+    const int part = bits == 8 ? 4 : bits, n_slots = 8 / part; // of a code, in bits
     const ivec mask = int_fill((int32_t)(0x01010101u * ((1u << part) - 1)));
 #pragma GCC unroll 4
-    for (int slot = 0; slot < 8 / part; slot++) {
+    for (int slot = 0; slot < n_slots; slot++) {
         const ivec weight = int_fill(bits == 8 && slot == 1 ? 0x00100010 : 0x00010001);
         const int8_t *at = q + (bits == 8 ? 0 : 16 * slot);
         ivec codes[4];
