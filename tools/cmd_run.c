@@ -181,8 +181,11 @@ int cmd_run(int argc, char **argv)
     if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);
     SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
               out);
-    SAY_CHECK(generate(&run, &rig, &input), out);
-    code = rig_report(&rig, &run.model);
+    code = generate(&run, &rig, &input);
+    if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) {
+        const int report_code = rig_report(&rig, &run.model); // of what was done so far, too
+        if (code == EXIT_GOOD) code = report_code;
+    }
 out:
     record_code = kv_record_close(&record, code == EXIT_GOOD || code == EXIT_INTERRUPTED);
     if (code == EXIT_GOOD) code = record_code;

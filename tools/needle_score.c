@@ -158,10 +158,10 @@ void needle_score_print_header(const struct needle_score *score)
     snprintf(parts, sizeof parts, "%ss %%", score->task->part);
     printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s%s\n", "tokens", "needles", "questions",
            "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "",
-           dense_too ? " KiB/token/layer | read   |" : "");
+           dense_too ? " KiB read/token/layer | read   |" : "");
     printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s%s\n", "--------",
            "--------", "--------", "--------", "--------", "----------------", "----------------",
-           kl_dense ? " -------: |" : "", dense_too ? " --------------: | ------ |" : "");
+           kl_dense ? " -------: |" : "", dense_too ? " -------------------: | ------ |" : "");
 }
 
 int needle_score_print_row(const struct needle_score *score)
@@ -177,7 +177,7 @@ int needle_score_print_row(const struct needle_score *score)
     else if (score->options->kl_dense)
         printf(" %8s |", "-");
     if (score->options->dense_too)
-        printf(" %15.1f | %s |", read_kib(score),
+        printf(" %20.1f | %s |", read_kib(score),
                needle_score_is_dense(score) ? "all   " : "picked");
     printf("\n");
     return output_check();

@@ -266,13 +266,15 @@ static void t_reader_goes_away(void **state)
     free(err);
 }
 
-// What was recorded so far is whole, and no part of a file is left.
+// What was recorded so far is whole, and no part of a file is left; statistics are written.
 static void check_interrupt(int number)
 {
-    char folder[512], path[600];
+    char folder[512], stats[512], path[600];
     snprintf(folder, sizeof folder, "%s", cli_path("record"));
-    char *argv[] = {"fathom", "run",    "-m", cli_model(),    "-p",          "The ", "-n",
-                    "-1",     "--temp", "0",  "--ignore-eos", "--kv-record", folder, NULL};
+    snprintf(stats, sizeof stats, "%s", cli_path("stats"));
+    char *argv[] = {"fathom", "run",        "-m",     cli_model(), "-p",           "The ",
+                    "-n",     "-1",         "--temp", "0",         "--ignore-eos", "--kv-record",
+                    folder,   "--kv-stats", stats,    NULL};
     int fd;
     int pid = cli_start(argv, &fd);
     char text[4096];
@@ -290,6 +292,9 @@ static void check_interrupt(int number)
     char *err = cli_read_file(cli_path("err"), &bytes);
     assert_non_null(strstr(err, "eval time ="));
     free(err);
+    char *json = cli_read_file(stats, &bytes);
+    assert_non_null(strstr(json, "\"plan\": \"dense: "));
+    free(json);
     snprintf(path, sizeof path, "%s/layer-0.k.f16.part", folder);
     assert_int_not_equal(access(path, F_OK), 0);
 }

@@ -269,7 +269,7 @@ def main():
     training = Training(options)
     training.run()
     weights = {name: weight.detach().numpy() for name, weight in training.model.weights.items()}
-    export.write(options.out, f"needle-{options.shape}", training.model.shape, weights)
+    export.write(options.out, "needle", training.model.shape, weights)
     print(f"wrote {options.out}: {training.model.flat.numel()} parameters, "
           f"{training.total / 1e6:.2f}M tokens", file=sys.stderr)
 
