@@ -66,6 +66,7 @@ struct attend_step {
     struct key_range keys; // that all these rows see
     const char *places[N_PLACES]; // the blocks that come next, fetched by turns
     size_t ahead_at, ahead_end;   // what was and what will be fetched of each, in bytes
+    bool to_first;                // fetched to the first-level cache
 };
 
 SIMD_INLINE size_t value_bytes(int32_t type)
@@ -73,16 +74,21 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-// While AHEAD_BLOCKS blocks are worked on, the next so many are fetched to the second-level cache,
-// as fast as these are read: a line of each place by turns. The hardware streams the page of each
-// place on its own, so the pauses at the beginning of a page hide behind other pages; fetched in
-// the order of the work, every page of K and of V would cost one.
+// While AHEAD_BLOCKS blocks are worked on, the next so many are fetched to a cache, as fast as
+// these are read: a line of each place by turns. The hardware streams the page of each place on its
+// own, so the pauses at the beginning of a page hide behind other pages; fetched in the order of
+// the work, every page of K and of V would cost one. On Zen 4 the first-level cache as the aim
+// reads a quarter to a half faster than the second; Intel's has fewer misses in flight, and so
+// keeps to the second.
 SIMD_INLINE void fetch_ahead(struct attend_step *s)
 {
     if (s->ahead_at >= s->ahead_end) return;
 #pragma GCC unroll 8
     for (int i = 0; i < N_PLACES; i++)
-        _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T1);
+        if (s->to_first)
+            _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T0);
+        else
+            _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T1);
     s->ahead_at += LINE_BYTES;
 }
 
@@ -350,7 +356,8 @@ static inline void finish_row(const struct attend_args *a, const struct attend_t
 SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
 {
     struct attend_tile *tile = a->scratch;
-    struct attend_step s = {.args = a, .tile = tile, .k_tail = tile->k_tail};
+    struct attend_step s = {
+        .args = a, .tile = tile, .k_tail = tile->k_tail, .to_first = __builtin_cpu_is("amd") != 0};
     uint32_t n_rows_all = a->n_tokens * a->group;
     for (uint32_t row = 0; row < n_rows_all; row += TILE_ROWS) {
         uint32_t n_rows = n_rows_all - row < TILE_ROWS ? n_rows_all - row : TILE_ROWS;
