@@ -14,8 +14,7 @@ void rank_level(const struct search *s, const struct head *head, struct level *l
     const struct selector_params *p = &s->selector->params;
     const bool by_box = level->tops != NULL;
     const bool by_ball = p->rank_by != FATHOM_RANK_MEAN && level->tops == NULL;
-    // One key in a group's whole ball makes it worth a scan, and a scan costs little: of the 64
-    // needles that TWO_LEVEL_UNITS tells of, groups ranked so found 57, and by half the ball 51.
+    // One key in a group's whole ball makes it worth a scan, and a scan costs little.
     const float *reach = level == &head->coarse ? head->norm : head->reach;
     const float *weight = level->weight;
     float *rank = level->rank;

@@ -220,7 +220,8 @@ static int check_options(const struct needle_task *task, const struct needle_opt
     if (options->n_needles == 0 || options->n_questions == 0)
         return say_error("--needles and --questions must be at least 1");
     if (options->n_needles > longest)
-        return say_error("--needles %u: more than the tokens of any text", options->n_needles);
+        return say_error("--needles %u: more than the tokens of the longest text of --lengths",
+                         options->n_needles);
     if (options->n_each == 0 || options->n_each > options->n_needles)
         return say_error("%s %u: must be 1 or more, and no more than --needles %u", task->each,
                          options->n_each, options->n_needles);

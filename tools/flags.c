@@ -170,7 +170,13 @@ static const char *what_it_must_be(enum flag_kind kind)
     if (kind == FLAG_SIZE) return ": must be a whole number, or one with K, M or G behind it";
     if (kind == FLAG_COUNT)
         return ": must be a whole number below 4G, with or without K, M or G behind it";
-    return "";
+    if (kind == FLAG_COUNTS)
+        return ": must be whole numbers below 4G, with or without K, M or G behind them, and "
+               "commas "
+               "between";
+    if (kind == FLAG_INT) return ": must be a whole number";
+    if (kind == FLAG_FLOAT) return ": must be a number, such as 0.5";
+    return ": given too often";
 }
 
 static void print_default(const struct flag *flag, const void *options)

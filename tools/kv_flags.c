@@ -184,7 +184,8 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     if (!(kv->candidates >= 1 && kv->candidates <= 1e6f))
         return say_error("--kv-candidates %g: must be 1 to 1000000", (double)kv->candidates);
     if (!parse_percent(options->verify, &kv->verify_share))
-        return say_error("--kv-verify %s: must be 0%% to 100%%", options->verify);
+        return say_error("--kv-verify %s: must be from 0%% to 100%%, with the %% sign",
+                         options->verify);
     if (options->disk_path != NULL && options->disk_bytes == 0)
         return say_error("--kv-disk-path %s: needs --kv-disk SIZE", options->disk_path);
     kv->n_sink = options->n_sink;

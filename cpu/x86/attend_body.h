@@ -78,8 +78,7 @@ SIMD_INLINE size_t value_bytes(int32_t type)
 // these are read: a line of each place by turns. The hardware streams the page of each place on its
 // own, so the pauses at the beginning of a page hide behind other pages; fetched in the order of
 // the work, every page of K and of V would cost one. On Zen 4 the first-level cache as the aim
-// reads a quarter to three quarters faster than the second, which serves elsewhere: there the
-// first has not been measured.
+// reads faster than the second, which serves elsewhere: there the first has not been measured.
 SIMD_INLINE void fetch_ahead(struct attend_step *s)
 {
     if (s->ahead_at >= s->ahead_end) return;

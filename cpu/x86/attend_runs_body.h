@@ -131,13 +131,7 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, const struc
 #pragma GCC unroll 4
         for (int i = 0; i < n_vecs; i++)
             values[i] = vec_load_type_n(type, v + i * step_bytes, i < n_vecs - 1 ? VEC_LANES : n);
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++) {
-            vec weight = vec_set1(tile->weights[row][key]);
-#pragma GCC unroll 4
-            for (int i = 0; i < n_vecs; i++)
-                sums[row][i] = vec_fma(weight, values[i], sums[row][i]);
-        }
+        add_weighted(n_rows, n_vecs, tile->weights, key, values, sums);
     }
 #pragma GCC unroll 4
     for (int row = 0; row < n_rows; row++)

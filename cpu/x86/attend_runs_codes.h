@@ -1,9 +1,10 @@
 // Attention over runs of rows in codes: scores and sums of values for a block of keys.
 //
 // K: <q, k> = sum_c (q[c] step[c]) code[c] + <q, min>. The query, step folded in, is rounded to 16
-// bits, in two planes of 8, and meets the codes in products of bytes: exact integers, without a
-// code being widened. They come from score_dot.h or score_madd.h, which the including file chooses.
-// The rounding is off by q_step / 2 in a channel, so by at most q_step / 2 * sum_c code[c] in all.
+// bits, in two planes of 8, and meets the codes in products of bytes: exact integers, since 32639 *
+// 255 * 256 channels is below 2^31, without a code being widened. They come from score_dot.h or
+// score_madd.h, which the including file chooses. The rounding is off by q_step / 2 in a channel,
+// so by at most q_step / 2 * sum_c code[c] in all.
 //
 // V: sum_j w_j v[j] = sum_j (w_j step_j) code[j] + sum_j w_j min_j. The codes are widened in
 // registers, where up to ROWS query rows use them.
@@ -124,6 +125,19 @@ SIMD_INLINE void fold_scales(int n_rows, const struct runs_step *s, uint32_t gro
         bias[row] = vec_hsum(sums[row]);
 }
 
+// sums[row] += weights[row][key] * values, of n_vecs vectors.
+SIMD_INLINE void add_weighted(int n_rows, int n_vecs, float (*weights)[BLOCK_KEYS], uint32_t key,
+                              const vec *values, vec (*sums)[4])
+{
+#pragma GCC unroll 4
+    for (int row = 0; row < n_rows; row++) {
+        vec weight = vec_set1(weights[row][key]);
+#pragma GCC unroll 4
+        for (int i = 0; i < n_vecs; i++)
+            sums[row][i] = vec_fma(weight, values[i], sums[row][i]);
+    }
+}
+
 // Adds the block's values to o, of the channels in n_loads vectors of bytes at `at` of V's codes.
 // Channels past d_v in the last piece are added, too: there is room.
 SIMD_INLINE void blend_bytes(int bits, int n_rows, int n_loads, const struct runs_step *s,
@@ -146,13 +160,7 @@ SIMD_INLINE void blend_bytes(int bits, int n_rows, int n_loads, const struct run
             lanes bytes = lanes_bytes(s->block->v[key] + begin + i / slots * VEC_LANES);
             values[i] = code_number((uint32_t)bits, bytes, (uint32_t)(i % slots * bits));
         }
-#pragma GCC unroll 4
-        for (int row = 0; row < n_rows; row++) {
-            vec weight = vec_set1(s->tile->folded[row][key]);
-#pragma GCC unroll 4
-            for (int i = 0; i < n_vecs; i++)
-                sums[row][i] = vec_fma(weight, values[i], sums[row][i]);
-        }
+        add_weighted(n_rows, n_vecs, s->tile->folded, key, values, sums);
     }
 #pragma GCC unroll 4
     for (int row = 0; row < n_rows; row++)

@@ -61,7 +61,7 @@ static void t_errors(void **state)
         {"--kv-deadline -1", "--kv-deadline -1"},
         {"--kv-deadline 1 --deterministic", "--deterministic"},
         {"--kv-mode sparse --kv-deadline 1", "--kv-deadline needs --kv-estimate on,"},
-        {"--kv-verify 2", "--kv-verify 2"},
+        {"--kv-verify 2", "--kv-verify 2: must be from 0% to 100%, with the % sign"},
         {"--kv-dense-layers 1M", "--kv-dense-layers 1M"},
         {"--kv-dense-layers 5", "--kv-dense-layers 5: must be 0 to 4"},
         {"--kv-mode sparse --kv-vram 64K", "fathom: --kv-vram of"},

@@ -13,7 +13,10 @@ import random
 import string
 from dataclasses import dataclass, field
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    raise SystemExit("tasks.py: needs numpy (python3-numpy, for /usr/bin/python3)") from None
 
 from sentences import ADJECTIVES, NOUNS, made_word, make_key, sentence
 

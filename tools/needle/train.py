@@ -19,7 +19,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    raise SystemExit("train.py: needs PyTorch (python3-torch, for /usr/bin/python3)") from None
 
 import export
 import shapes
