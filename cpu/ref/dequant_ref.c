@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "cpu/ladder.h"
-#include "cpu/quants.h"
 #include "src/base/half.h"
+#include "src/base/quants.h"
 
 static void dequant_half(int32_t type, const uint8_t *row, float *out, size_t n_cols)
 {

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "cpu/ladder.h"
-#include "cpu/quants.h"
 #include "cpu/ref/dequant_ref.h"
 #include "src/base/mem.h"
+#include "src/base/quants.h"
 
 enum {
     CHUNK_COLS = QUANT_BLOCK_MAX, // dequantised at a time: whole blocks of every type

@@ -15,7 +15,7 @@
 
 #include <string.h>
 
-#include "cpu/quants.h"
+#include "src/base/quants.h"
 
 enum {
     PANEL_BLOCK = 32, // columns that are multiplied at a time

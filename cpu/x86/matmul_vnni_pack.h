@@ -21,7 +21,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "cpu/quants.h"
+#include "src/base/quants.h"
 
 enum {
     LANES = 16, // rows in a vector

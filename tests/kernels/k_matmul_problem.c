@@ -4,10 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/quants.h"
 #include "src/base/dtype.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
+#include "src/base/quants.h"
 #include "tests/check.h"
 #include "tests/kernels/k_matmul.h"
 

@@ -1,11 +1,11 @@
 // The block formats of GGUF's quantised types, taken apart: what the reference dequantises and what
-// the packers of every instruction set rearrange. Not for inner loops.
+// the packers of every instruction set and device rearrange. Not for inner loops.
 //
 // Every value is  d * scale[i] * (u - zero) + sign * dmin * min[i]  with unsigned quants u, where
 // the sub-scales exist only in the K types and the second term only where has_min.
 
-#ifndef FATHOM_CPU_QUANTS_H
-#define FATHOM_CPU_QUANTS_H
+#ifndef FATHOM_SRC_BASE_QUANTS_H
+#define FATHOM_SRC_BASE_QUANTS_H
 
 #include <string.h>
 
