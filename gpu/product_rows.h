@@ -51,7 +51,7 @@ struct product_layout {
 struct product_layout product_layout_of(int32_t type, uint32_t n_cols);
 
 // Packs n_rows consecutive rows in the file's layout; each row apart, so that they may come in
-// parts. packed: n_rows * row_bytes, aligned to 4.
+// parts. packed: n_rows * row_bytes.
 void product_pack_rows(int32_t type, uint32_t n_cols, const void *rows, size_t n_rows,
                        void *packed);
 
