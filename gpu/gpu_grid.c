@@ -27,3 +27,8 @@ struct gpu_grid gpu_grid_values(size_t n)
     if (n > 0) grid.blocks[0] = at_most((n - 1) / GPU_VALUE_THREADS + 1, BLOCKS_MAX);
     return grid;
 }
+
+struct gpu_grid gpu_grid_warps(size_t n)
+{
+    return gpu_grid_values(n < SIZE_MAX / GPU_WARP ? n * GPU_WARP : SIZE_MAX);
+}

@@ -25,6 +25,8 @@ enum { GPU_WARP = 32, GPU_ROW_THREADS_MAX = 1024, GPU_VALUE_THREADS = 256 };
 struct gpu_grid gpu_grid_rows(size_t n_rows, size_t n_cols);
 // A thread for each value.
 struct gpu_grid gpu_grid_values(size_t n);
+// A warp for each item, in blocks of as many threads.
+struct gpu_grid gpu_grid_warps(size_t n);
 
 #ifdef __cplusplus
 }

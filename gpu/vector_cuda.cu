@@ -15,17 +15,6 @@
 #include "gpu/dialect.cuh"
 #include "gpu/warp.cuh"
 
-// This thread's first item of a range over the whole grid, and the way to its next.
-static __device__ __forceinline__ size_t first_item()
-{
-    return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-static __device__ __forceinline__ size_t item_stride()
-{
-    return (size_t)gridDim.x * blockDim.x;
-}
-
 __global__ void __launch_bounds__(GPU_ROW_THREADS_MAX) rmsnorm_kernel(rmsnorm_args args)
 {
     for (size_t row = blockIdx.x; row < args.n_rows; row += gridDim.x) {

@@ -5,10 +5,29 @@
 
 #include "gpu/dialect.cuh"
 
+// This thread's first item of a range over the whole grid, and the way to its next.
+static __device__ __forceinline__ size_t first_item()
+{
+    return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+static __device__ __forceinline__ size_t item_stride()
+{
+    return (size_t)gridDim.x * blockDim.x;
+}
+
 static __device__ __forceinline__ float warp_sum(float x)
 {
     for (int bit = GPU_WARP / 2; bit > 0; bit /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, bit);
+    return x;
+}
+
+// The greatest; NaN takes no part.
+static __device__ __forceinline__ float warp_max(float x)
+{
+    for (int bit = GPU_WARP / 2; bit > 0; bit /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, bit));
     return x;
 }
 

@@ -35,6 +35,18 @@ static void test_values(void **state)
     }
 }
 
+static void test_warps(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNTS; i++) {
+        struct gpu_grid grid = gpu_grid_warps(counts[i]);
+        check_grid(grid);
+        assert_memory_equal(&grid, (struct gpu_grid[]){gpu_grid_values(counts[i] * GPU_WARP)},
+                            sizeof grid);
+    }
+    assert_int_equal(gpu_grid_warps(SIZE_MAX).blocks[0], BLOCKS_MAX);
+}
+
 static void test_rows(void **state)
 {
     (void)state;
@@ -52,6 +64,10 @@ static void test_rows(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_rows)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_warps),
+        cmocka_unit_test(test_rows),
+    };
     return check_run("t_gpu_grid", tests, sizeof tests / sizeof tests[0]);
 }
