@@ -7,51 +7,34 @@
 #include "src/base/mem.h"
 #include "src/base/quants.h"
 
-enum { PLANE_ALIGN = 16, LOW_BYTES = 16, WORDS = 8, WORD_BYTES = 4, HEAD_BYTES = 16 };
+enum { PLANE_ALIGN = 16, LOW_BYTES = 16, WORDS = 8, WORD_BYTES = 4 };
 
-// What a row has beside the low plane's 16 bytes of each group.
 struct planes {
-    uint32_t group_values;
-    uint32_t high_bytes;  // of a group
-    uint32_t scale_bytes; // of a block
-    uint32_t sub_bytes;   // of a group
+    uint32_t group_values; // 0: no such type
+    uint32_t high_bytes;
+    uint32_t scale_bytes;
+    uint32_t sub_bytes;
     uint32_t block_groups;
+    uint32_t n_bits;
 };
 
-// group_values 0: no such type.
 static struct planes planes_of(int32_t type)
 {
+#define PLANES(name, group, high, scale, sub, block, bits, zero, has_min)                          \
+    case FATHOM_TYPE_##name:                                                                       \
+        return (struct planes){group, high, scale, sub, block, bits};
     switch (type) {
-    case FATHOM_TYPE_F32:
-        return (struct planes){PRODUCT_FLOAT_GROUP, LOW_BYTES, 0, 0, 1};
-    case FATHOM_TYPE_F16:
-    case FATHOM_TYPE_BF16:
-        return (struct planes){PRODUCT_FLOAT_GROUP, 0, 0, 0, 1};
-    case FATHOM_TYPE_Q8_0:
-        return (struct planes){PRODUCT_QUANT_GROUP, LOW_BYTES, 2, 0, 1};
-    case FATHOM_TYPE_Q4_0:
-        return (struct planes){PRODUCT_QUANT_GROUP, 0, 2, 0, 1};
-    case FATHOM_TYPE_Q4_1:
-        return (struct planes){PRODUCT_QUANT_GROUP, 0, 4, 0, 1};
-    case FATHOM_TYPE_Q5_0:
-        return (struct planes){PRODUCT_QUANT_GROUP, 4, 2, 0, 1};
-    case FATHOM_TYPE_Q5_1:
-        return (struct planes){PRODUCT_QUANT_GROUP, 4, 4, 0, 1};
-    case FATHOM_TYPE_Q4_K:
-        return (struct planes){PRODUCT_QUANT_GROUP, 0, HEAD_BYTES, 0, 8};
-    case FATHOM_TYPE_Q5_K:
-        return (struct planes){PRODUCT_QUANT_GROUP, 4, HEAD_BYTES, 0, 8};
-    case FATHOM_TYPE_Q6_K:
-        return (struct planes){PRODUCT_QUANT_GROUP, 8, 2, 2, 8};
+        PRODUCT_FORMS(PLANES)
     default:
-        return (struct planes){0, 0, 0, 0, 0};
+        return (struct planes){0, 0, 0, 0, 0, 0};
     }
+#undef PLANES
 }
 
 struct product_layout product_layout_of(int32_t type, uint32_t n_cols)
 {
     const struct planes planes = planes_of(type);
-    struct product_layout layout = {0, 0, 0, 0, 0};
+    struct product_layout layout = {planes.group_values, 0, 0, 0, 0, 0};
     if (planes.group_values == 0) return layout;
     layout.n_groups = ((size_t)n_cols + planes.group_values - 1) / planes.group_values;
     const size_t n_blocks = layout.n_groups / planes.block_groups;
@@ -106,14 +89,13 @@ static void pack_block(int32_t type, const uint8_t *bytes, size_t index,
                        const struct product_layout *layout, uint8_t *packed)
 {
     const struct planes planes = planes_of(type);
-    const uint32_t n_bits = quant_form_of(type).n_bits;
     struct quant_block block;
     quant_unpack(type, bytes, &block);
     memcpy(packed + layout->scales_at + index * planes.scale_bytes,
            bytes + (type == FATHOM_TYPE_Q6_K ? 208 : 0), planes.scale_bytes);
     for (uint32_t i = 0; i < planes.block_groups; i++) {
         const size_t group = index * planes.block_groups + i;
-        pack_quants(n_bits, block.u + i * PRODUCT_QUANT_GROUP, packed + group * LOW_BYTES,
+        pack_quants(planes.n_bits, block.u + i * PRODUCT_QUANT_GROUP, packed + group * LOW_BYTES,
                     packed + layout->highs_at + group * planes.high_bytes);
         memcpy(packed + layout->subs_at + group * planes.sub_bytes,
                block.scale + i * planes.sub_bytes, planes.sub_bytes);

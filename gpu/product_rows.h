@@ -36,10 +36,28 @@
 extern "C" {
 #endif
 
+// What a row of a type has beside the low plane's 16 bytes of each group: values of a group, bytes
+// of its part of the high plane, bytes of a block's scales, bytes of the group's subs, groups of a
+// block; and of its quants: bits, the one that stands for zero, whether there is an offset.
+// clang-format off
+#define PRODUCT_FORMS(X)                                                                           \
+    X(F32,   8, 16,  0, 0, 1, 0,  0, 0)                                                            \
+    X(F16,   8,  0,  0, 0, 1, 0,  0, 0)                                                            \
+    X(BF16,  8,  0,  0, 0, 1, 0,  0, 0)                                                            \
+    X(Q8_0, 32, 16,  2, 0, 1, 8,  0, 0)                                                            \
+    X(Q4_0, 32,  0,  2, 0, 1, 4,  8, 0)                                                            \
+    X(Q4_1, 32,  0,  4, 0, 1, 4,  0, 1)                                                            \
+    X(Q5_0, 32,  4,  2, 0, 1, 5, 16, 0)                                                            \
+    X(Q5_1, 32,  4,  4, 0, 1, 5,  0, 1)                                                            \
+    X(Q4_K, 32,  0, 16, 0, 8, 4,  0, 1)                                                            \
+    X(Q5_K, 32,  4, 16, 0, 8, 5,  0, 1)                                                            \
+    X(Q6_K, 32,  8,  2, 2, 8, 6, 32, 0)
+// clang-format on
 enum { PRODUCT_FLOAT_GROUP = 8, PRODUCT_QUANT_GROUP = 32 };
 
 // Where the planes of a row begin, in bytes from its own beginning; the low plane is first.
 struct product_layout {
+    uint32_t group_values;
     size_t n_groups; // of a row
     size_t highs_at;
     size_t scales_at;
@@ -47,7 +65,7 @@ struct product_layout {
     size_t row_bytes; // a multiple of 16
 };
 
-// type: one of enum fathom_type; n_cols: a multiple of its block, not 0.
+// type: one of enum fathom_type; n_cols: a multiple of its block, not 0. All zeros for other types.
 struct product_layout product_layout_of(int32_t type, uint32_t n_cols);
 
 // Packs n_rows consecutive rows in the file's layout; each row apart, so that they may come in
