@@ -190,19 +190,71 @@ static void run_argmax(void)
     check_argmax(x, 0, 4);
 }
 
+// More rows than the largest grid has blocks: some get two. Two warps share each.
+static void run_argmax_strides(void)
+{
+    enum { COLS = 160 };
+    const uint32_t n_rows = gpu_grid_rows(SIZE_MAX, COLS).blocks[0] + 6;
+    float *x = malloc((size_t)n_rows * COLS * sizeof *x);
+    int32_t *got = malloc(n_rows * sizeof *got), *dev_ids = gpu_new(n_rows * sizeof *got);
+    assert_true(x != NULL && got != NULL);
+    assert_true(gpu_grid_rows(n_rows, COLS).threads > GPU_WARP);
+    for (uint32_t i = 0; i < n_rows * COLS; i++)
+        x[i] = (float)(i * 2654435761u >> 8);
+    float *dev_logits = gpu_put(x, (size_t)n_rows * COLS * sizeof *x);
+    gpu_ok(argmax_cuda(dev_logits, n_rows, COLS, dev_ids, NULL));
+    gpu_take(got, dev_ids, n_rows * sizeof *got);
+    gpu_ok(cudaFree(dev_logits));
+    for (uint32_t r = 0; r < n_rows; r++)
+        assert_int_equal(got[r], find_largest(x + (size_t)r * COLS, COLS));
+    free(x);
+    free(got);
+}
+
+// More values than the largest grid has threads for eight of.
+static void test_dequant_strides(void **state)
+{
+    (void)state;
+    const size_t n_rows = gpu_grid_values(SIZE_MAX).blocks[0] * (size_t)GPU_VALUE_THREADS + 10;
+    const size_t row_bytes = product_layout_of(FATHOM_TYPE_F16, 1).row_bytes;
+    uint8_t *rows = calloc(n_rows, row_bytes);
+    uint16_t *got = malloc(n_rows * sizeof *got);
+    assert_true(rows != NULL && got != NULL);
+    for (size_t r = 0; r < n_rows; r++)
+        memcpy(rows + r * row_bytes, (uint16_t[]){(uint16_t)(r % 0x7c00)}, sizeof(uint16_t));
+    emu_begin(&emu_modes[0]);
+    uint8_t *dev_rows = gpu_put(rows, n_rows * row_bytes);
+    const struct dequant_args args = {
+        .weight = dev_rows,
+        .out = gpu_new(n_rows * sizeof *got),
+        .n_rows = n_rows,
+        .n_cols = 1,
+        .type = FATHOM_TYPE_F16,
+        .out_type = FATHOM_TYPE_F16,
+    };
+    gpu_ok(dequant_cuda(&args, NULL));
+    gpu_take(got, args.out, n_rows * sizeof *got);
+    gpu_ok(cudaFree(dev_rows));
+    assert_int_equal(emu_end(), 0);
+    for (size_t r = 0; r < n_rows; r++)
+        if (got[r] != r % 0x7c00) fail_msg("row %zu of %zu is %x", r, n_rows, got[r]);
+    free(rows);
+    free(got);
+}
+
 GPU_TEST(dequant)
 GPU_TEST(refused)
 GPU_TEST(convert)
 GPU_TEST(argmax)
+GPU_TEST(argmax_strides)
 
 int main(void)
 {
     printf("seed %d\n", SEED);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dequant),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_convert),
-        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_dequant),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_convert),        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_argmax_strides), cmocka_unit_test(test_dequant_strides),
     };
     return gpu_run("k_dequant_cuda", tests, sizeof tests / sizeof tests[0]);
 }
