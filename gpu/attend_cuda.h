@@ -22,7 +22,7 @@ cudaError_t store_rows_cuda(const struct store_rows_args *args, cudaStream_t str
 
 // Bytes of device memory that a call needs for partials, on a device of n_sms multiprocessors: none
 // unless the keys are split, and never more than ATTEND_CUDA_SM_BYTES for each multiprocessor.
-enum { ATTEND_CUDA_SM_BYTES = 512 * 1024 };
+enum { ATTEND_CUDA_SM_BYTES = 264 * 1024 };
 size_t attend_dense_cuda_bytes(const struct dense_attend_args *args, uint32_t n_sms);
 
 // What device_ops.attend_dense does; NaN, infinities and empty sets as in src/iface/kernels.h, but

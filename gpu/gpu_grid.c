@@ -3,7 +3,7 @@
 
 #include "gpu/gpu_grid.h"
 
-enum { BLOCKS_MAX = 4096, ROW_COLUMNS_PER_THREAD = 4 };
+enum { BLOCKS_MAX = 4096, ROW_COLUMNS_PER_THREAD = 4, PART_STEP = 64 };
 
 static uint32_t at_most(size_t n, uint32_t max)
 {
@@ -31,4 +31,20 @@ struct gpu_grid gpu_grid_values(size_t n)
 struct gpu_grid gpu_grid_warps(size_t n)
 {
     return gpu_grid_values(n < SIZE_MAX / GPU_WARP ? n * GPU_WARP : SIZE_MAX);
+}
+
+struct gpu_parts gpu_cut_keys(uint32_t n_keys, size_t n_units, size_t n_wanted, uint32_t least_keys)
+{
+    const size_t wanted = n_units < n_wanted ? (n_wanted + n_units - 1) / n_units : 1;
+    const uint32_t most = n_keys / least_keys;
+    const uint32_t n = most > 1 ? at_most(wanted, most) : 1;
+    const uint32_t keys = (n_keys / n / PART_STEP + 1) * PART_STEP;
+    const uint32_t n_cut = (uint32_t)(((uint64_t)n_keys + keys - 1) / keys);
+    return (struct gpu_parts){n_cut > 0 ? n_cut : 1, keys};
+}
+
+struct gpu_grid gpu_grid_parts(uint32_t n_tiles, uint32_t n_kv_heads, uint32_t n_parts,
+                               uint32_t threads, uint32_t shared_bytes)
+{
+    return (struct gpu_grid){{n_tiles * n_kv_heads * n_parts, 1, 1}, threads, shared_bytes};
 }

@@ -28,6 +28,21 @@ struct gpu_grid gpu_grid_values(size_t n);
 // A warp for each item, in blocks of as many threads.
 struct gpu_grid gpu_grid_warps(size_t n);
 
+// Keys of attention, cut into n parts of so many keys (a multiple of 64; the last may be shorter).
+struct gpu_parts {
+    uint32_t n;
+    uint32_t keys;
+};
+
+// Cuts n_keys such that n_units of work become about n_wanted, and fewer than twice that, unless
+// there are as many without; into parts of least_keys at least.
+struct gpu_parts gpu_cut_keys(uint32_t n_keys, size_t n_units, size_t n_wanted,
+                              uint32_t least_keys);
+// A block for each tile of rows, KV head and part, in this order, the first fastest. Not in
+// strides: there are fewer than 2^31.
+struct gpu_grid gpu_grid_parts(uint32_t n_tiles, uint32_t n_kv_heads, uint32_t n_parts,
+                               uint32_t threads, uint32_t shared_bytes);
+
 #ifdef __cplusplus
 }
 #endif

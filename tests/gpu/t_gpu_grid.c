@@ -62,12 +62,38 @@ static void test_rows(void **state)
         }
 }
 
+// Parts cover the keys without an empty one, are not shorter than asked for, and no more than twice
+// as many as wanted.
+static void test_parts(void **state)
+{
+    (void)state;
+    static const uint32_t n_keys[] = {0, 1, 63, 64, 65, 127, 128, 300, 4096, 131072, 4000000000};
+    static const size_t units[] = {1, 3, 8, 100, 5000}, wanted[] = {1, 8, 264, 1584};
+    for (size_t i = 0; i < sizeof n_keys / sizeof n_keys[0]; i++)
+        for (size_t j = 0; j < 5; j++)
+            for (size_t k = 0; k < 4; k++) {
+                struct gpu_parts parts = gpu_cut_keys(n_keys[i], units[j], wanted[k], 64);
+                const uint64_t covered = (uint64_t)parts.n * parts.keys;
+                assert_true(parts.n >= 1 && parts.keys % 64 == 0 && parts.keys > 0);
+                assert_true(covered >= n_keys[i]);
+                assert_true(parts.n == 1 || covered - parts.keys < n_keys[i]);
+                assert_true(parts.n == 1 || parts.n * units[j] < 2 * wanted[k]);
+                // Half of what is wanted at least, where there are keys enough.
+                assert_true(n_keys[i] < 64 * 2 * wanted[k] || 2 * parts.n * units[j] >= wanted[k]);
+            }
+    struct gpu_grid grid = gpu_grid_parts(3, 8, 33, 128, 4096);
+    assert_int_equal(grid.blocks[0], 3 * 8 * 33);
+    assert_true(grid.blocks[1] == 1 && grid.blocks[2] == 1);
+    assert_true(grid.threads == 128 && grid.shared_bytes == 4096);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_warps),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_parts),
     };
     return check_run("t_gpu_grid", tests, sizeof tests / sizeof tests[0]);
 }
