@@ -64,7 +64,8 @@ static __device__ __forceinline__ void read_queries(const attend_job &job, uint3
         const uint32_t row = first + r;
         const int exponent = scan_query(job, kv_head, row);
         const float power = power_of_two(exponent);
-        if (lane / 4 == r % 8) factors[r / 8] = score_factor(job, exponent);
+        if (lane / 4 == r) factors[0] = score_factor(job, exponent);
+        if (lane / 4 + 8 == r) factors[1] = score_factor(job, exponent);
         for (uint32_t c = 2 * lane; c < D; c += 2 * GPU_WARP) {
             float x[2];
             for (uint32_t i = 0; i < 2; i++)
