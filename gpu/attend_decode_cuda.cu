@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_decode_kernel(attend
 {
     // The next keys are asked for before the values are used, unless registers are short; then 16
     // KiB are under way at the beginning of a step.
-    enum { FETCHES = D <= 128 };
+    enum { FETCHES = TILES * D <= 128 };
     SHARED_ARRAY(uint4, queries, TILES * D / 16 * GPU_WARP);
     SHARED_ARRAY(float, factors, TILES *DECODE_ROWS);
     const dense_attend_args &a = job.a;

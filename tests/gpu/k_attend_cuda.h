@@ -1,4 +1,5 @@
-// What the check of dense attention on the device shares between its files: a problem and its truth.
+// What the check of dense attention on the device shares between its files: a problem and its
+// truth.
 
 #ifndef FATHOM_TESTS_GPU_K_ATTEND_CUDA_H
 #define FATHOM_TESTS_GPU_K_ATTEND_CUDA_H
