@@ -4,7 +4,7 @@
 //     rmsnorm   a row, <= 1024        8 a value (x stays in L1)      3 a value
 //     rope      256 pairs             16 a pair, + 8 of angles       6 a pair
 //     swiglu    256 values            12 a value                     4 a value, and exp
-//     add       256 values            12 a value                     1 a value
+//     add       a row, <= 1024        8 a value (y stays in L2)      1 a value
 //
 // All are bound by memory, and none is large beside the products of a step; values are read one by
 // one, which neighbouring threads do together. No pointer is aligned to more than a float.
@@ -57,10 +57,12 @@ __global__ void __launch_bounds__(GPU_VALUE_THREADS)
     }
 }
 
-__global__ void __launch_bounds__(GPU_VALUE_THREADS) add_kernel(float *x, const float *y, size_t n)
+__global__ void __launch_bounds__(GPU_ROW_THREADS_MAX)
+    add_kernel(float *x, const float *y, size_t n_rows, size_t n_cols)
 {
-    for (size_t i = first_item(); i < n; i += item_stride())
-        x[i] += y[i];
+    for (size_t row = blockIdx.x; row < n_rows; row += gridDim.x)
+        for (size_t c = threadIdx.x; c < n_cols; c += blockDim.x)
+            x[row * n_cols + c] += y[c];
 }
 
 cudaError_t rmsnorm_cuda(const struct rmsnorm_args *args, cudaStream_t stream)
@@ -83,8 +85,8 @@ cudaError_t swiglu_cuda(const float *gate, const float *up, float *out, size_t n
     return LAUNCH(swiglu_kernel, gpu_grid_values(n), stream, gate, up, out, n);
 }
 
-cudaError_t add_cuda(float *x, const float *y, size_t n, cudaStream_t stream)
+cudaError_t add_cuda(float *x, const float *y, size_t n_rows, size_t n_cols, cudaStream_t stream)
 {
-    if (n == 0) return cudaSuccess;
-    return LAUNCH(add_kernel, gpu_grid_values(n), stream, x, y, n);
+    if (n_rows == 0 || n_cols == 0) return cudaSuccess;
+    return LAUNCH(add_kernel, gpu_grid_rows(n_rows, n_cols), stream, x, y, n_rows, n_cols);
 }

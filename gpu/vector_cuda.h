@@ -39,8 +39,8 @@ cudaError_t rope_cuda(const struct rope_args *args, cudaStream_t stream);
 cudaError_t swiglu_cuda(const float *gate, const float *up, float *out, size_t n,
                         cudaStream_t stream);
 
-// x += y
-cudaError_t add_cuda(float *x, const float *y, size_t n, cudaStream_t stream);
+// x[r, :] += y, for each of n_rows rows of n_cols.
+cudaError_t add_cuda(float *x, const float *y, size_t n_rows, size_t n_cols, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,7 @@
 // A device: the place where tensors lie and are worked on. The model and the engine share one.
+//
+// A CUDA device has memory of its own: rows that callers give to an engine on it (fathom_append,
+// fathom_attend) lie there. An engine on it keeps all rows there: it is dense.
 
 #ifndef FATHOM_DEVICE_H
 #define FATHOM_DEVICE_H
@@ -26,23 +29,38 @@ struct fathom_device_params {
     uint32_t n_threads; // 0: one for each physical core that this process may run on
     uint32_t isa_mask;  // bits of enum fathom_isa; default FATHOM_ISA_ALL, 0: plain C only
     bool pin_threads;   // tie each worker to a core; default true
-    const char *name;   // "auto" (default) or "cpu"
+    const char *name;   // "cpu" (default); "cuda", the first GPU that can be used, or "cuda:N";
+                        // "auto": a GPU where one can be used, else the CPU; the log says which
     fathom_log_fn log;  // NULL: silent. Held until close
     void *log_user;
 };
 
 FATHOM_API void fathom_device_params_init(struct fathom_device_params *params);
 
-// Opens a device. EUNSUPPORTED if this build has no device of that name. The handle may be used by
-// one thread at a time.
+// Opens a device. EUNSUPPORTED, with the reason, if this build or machine has no device of that
+// name. The handle may be used by one thread at a time.
 FATHOM_API FATHOM_MUST_USE fathom_status
 fathom_device_open(const struct fathom_device_params *params, fathom_device **device);
 
 // Every engine and model on the device must be closed before it.
 FATHOM_API void fathom_device_close(fathom_device **device);
 
+// Bytes that are free now of memory of its own; 0: it has none, and works in the host's.
+FATHOM_API uint64_t fathom_device_free_bytes(fathom_device *device);
+
 // One line for people: name, threads, instruction sets. Valid until close.
 FATHOM_API const char *fathom_device_text(const fathom_device *device);
+
+struct fathom_device_info {
+    char name[16];         // as fathom_device_params.name has it
+    char text[112];        // for people: make and memory
+    char fault[160];       // why it cannot be used; "": it can
+    uint64_t memory_bytes; // of its own; 0: it works in the host's
+};
+
+// The machine's devices: the CPU, then each GPU or, where there is none, one entry named "cuda"
+// whose fault says why. Fills at most n_max of infos; returns how many there are.
+FATHOM_API size_t fathom_device_list(struct fathom_device_info *infos, size_t n_max);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
 // Contract: a device, a place with memory and an ordered queue of operations.
 //
-// All entries are mandatory. Operations are queued in order and may be asynchronous; `download` and
-// `sync` wait. The CPU device has finished when the call returns. Pointers named dev_* lie in the
-// device's memory and must not be dereferenced by the caller.
+// All entries but free_bytes are mandatory. Operations are queued in order and may be asynchronous;
+// `download` and `sync` wait. The CPU device has finished when the call returns. Pointers named
+// dev_* lie in the device's memory and must not be dereferenced by the caller.
 
 #ifndef FATHOM_SRC_IFACE_DEVICE_H
 #define FATHOM_SRC_IFACE_DEVICE_H
@@ -68,6 +68,9 @@ struct device_ops {
     // Inside the device's memory; the ranges may overlap.
     void (*move)(fathom_device *device, void *dev_to, const void *dev_from, size_t bytes);
     fathom_status (*sync)(fathom_device *device);
+    // Of the device's own memory. NULL: it works in the host's, where the host may follow dev_*
+    // pointers as well.
+    uint64_t (*free_bytes)(fathom_device *device);
     fathom_status (*store_rows)(fathom_device *device, const struct store_rows_args *args);
     fathom_status (*attend_dense)(fathom_device *device, const struct dense_attend_args *args);
     void (*close)(fathom_device *device); // frees the device itself

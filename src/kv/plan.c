@@ -155,12 +155,19 @@ static fathom_status size_tail(fathom_engine *engine)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
+    // Rows that leave the tail are attended to by the host, beside it.
+    const bool can_seal = engine->device->ops->free_bytes == NULL;
     const uint64_t device_bytes =
         kv->device_bytes > 0 ? kv->device_bytes : wire_memory_bytes() / 5 * 3;
     const uint64_t n_fit = device_bytes / p->n_seqs_max / tail_token_bytes(engine);
     const bool fits = n_fit >= p->n_tokens_max;
     engine->tiered = kv->mode != FATHOM_KV_DENSE && !(kv->mode == FATHOM_KV_AUTO && fits) &&
-                     !(kv->mode == FATHOM_KV_AUTO && p->n_window != 0);
+                     !(kv->mode == FATHOM_KV_AUTO && (p->n_window != 0 || !can_seal));
+    if (engine->tiered && !can_seal)
+        return status_set(FATHOM_EUNSUPPORTED,
+                          "%s keeps all keys and values in its own memory: kv.mode (--kv-mode) "
+                          "stream and sparse are for device \"cpu\"",
+                          engine->device->text);
     engine->picks = kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO;
     engine->n_tail_max = p->n_tokens_max;
     // While a segment is sealed its rows stay, and two steps come in.

@@ -4,6 +4,7 @@
 
 #include "fathom/device.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/cpu_device.h"
@@ -22,7 +23,7 @@ void fathom_device_params_init(struct fathom_device_params *params)
     params->struct_bytes = sizeof *params;
     params->isa_mask = FATHOM_ISA_ALL;
     params->pin_threads = true;
-    params->name = "auto";
+    params->name = "cpu";
 }
 
 static fathom_status open_cpu(const struct fathom_device_params *params, fathom_device **device)
@@ -46,9 +47,54 @@ static fathom_status open_cpu(const struct fathom_device_params *params, fathom_
     return status;
 }
 
+static fathom_status open_gpu(const struct fathom_device_params *params, int32_t index,
+                              fathom_device **device)
+{
+    struct gpu_device_params gpu = {
+        .index = index,
+        .staging_bytes = GPU_STAGING_BYTES,
+        .product_bytes = GPU_PRODUCT_BYTES,
+        .blas_bytes = GPU_BLAS_BYTES,
+    };
+    FATHOM_TRY(open_cpu(params, &gpu.host));
+    const fathom_status status = gpu_device_open(&gpu, device);
+    if (status < 0) gpu.host->ops->close(gpu.host);
+    return status;
+}
+
+// A GPU that is there and cannot be used is worth a warning; that there is none is not.
+static fathom_status open_auto(const struct fathom_device_params *params, fathom_device **device)
+{
+    const struct log log = {params->log, params->log_user};
+    struct fathom_device_info first;
+    gpu_device_list(&first, 1);
+    if (strcmp(first.name, "cuda") == 0)
+        log_write(&log, FATHOM_LOG_INFO, "device: auto takes the CPU: %s", first.fault);
+    else if (open_gpu(params, -1, device) >= 0)
+        return FATHOM_OK;
+    else
+        log_write(&log, FATHOM_LOG_WARN, "device: auto takes the CPU: %s", fathom_last_error());
+    return open_cpu(params, device);
+}
+
+// "cuda" and "cuda:N"; index below 0: any.
+static bool parse_gpu(const char *name, int32_t *index)
+{
+    enum { DIGITS_MAX = 4 };
+    const char *digits = name + strlen("cuda:");
+    *index = -1;
+    if (strcmp(name, "cuda") == 0) return true;
+    if (strncmp(name, "cuda:", strlen("cuda:")) != 0) return false;
+    const size_t n = strspn(digits, "0123456789");
+    if (n == 0 || n > DIGITS_MAX || digits[n] != '\0') return false;
+    *index = (int32_t)strtol(digits, NULL, 10);
+    return true;
+}
+
 fathom_status fathom_device_open(const struct fathom_device_params *params, fathom_device **device)
 {
     fathom_status status;
+    int32_t index;
     if (params == NULL || device == NULL)
         return status_set(FATHOM_EINVAL, "fathom_device_open: NULL argument");
     if (params->struct_bytes != sizeof *params)
@@ -56,15 +102,34 @@ fathom_status fathom_device_open(const struct fathom_device_params *params, fath
                           "device params: struct_bytes=%u: call "
                           "fathom_device_params_init first",
                           params->struct_bytes);
-    const char *name = params->name != NULL ? params->name : "auto";
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0)
+    const char *name = params->name != NULL ? params->name : "cpu";
+    if (strcmp(name, "cpu") == 0)
         status = open_cpu(params, device);
-    else if (strncmp(name, "cuda", 4) == 0)
-        status = gpu_device_open(params, device);
+    else if (strcmp(name, "auto") == 0)
+        status = open_auto(params, device);
+    else if (parse_gpu(name, &index))
+        status = open_gpu(params, index, device);
     else
-        status = status_set(FATHOM_EINVAL, "device \"%s\": must be auto, cpu or cuda", name);
+        status =
+            status_set(FATHOM_EINVAL, "device \"%s\": must be auto, cpu, cuda or cuda:N", name);
     if (status >= 0) log_write(&(*device)->log, FATHOM_LOG_INFO, "device: %s", (*device)->text);
     return status;
+}
+
+size_t fathom_device_list(struct fathom_device_info *infos, size_t n_max)
+{
+    const size_t n_left = n_max > 0 ? n_max - 1 : 0;
+    if (n_max > 0) {
+        memset(infos, 0, sizeof *infos);
+        memcpy(infos->name, "cpu", sizeof "cpu");
+        memcpy(infos->text, "this machine's processor", sizeof "this machine's processor");
+    }
+    return 1 + gpu_device_list(n_left > 0 ? infos + 1 : NULL, n_left);
+}
+
+uint64_t fathom_device_free_bytes(fathom_device *device)
+{
+    return device->ops->free_bytes != NULL ? device->ops->free_bytes(device) : 0;
 }
 
 void fathom_device_close(fathom_device **device)

@@ -22,6 +22,11 @@ struct emu_mode {
     uint32_t defer;    // work of streams: 0 at once, 1 as late as can be, or a seed
     size_t device_bytes; // memory of the device; 0: 1 GiB
     size_t shared_bytes; // most shared memory of a block; 0: 99 KiB, as on sm_86 and sm_89
+    uint32_t n_devices;  // all with the one memory; 0: one
+    uint32_t capability; // compute capability, 86 is 8.6; 0: 86
+    int32_t driver;      // the CUDA that it knows, 13000 is 13.0; 0: 13.0; below 0: there is none
+    bool lacks_gpu;      // the driver finds no device
+    bool lacks_blas;     // there is no cuBLAS
     uint64_t fail_call;  // which call of those that can fail does fail, from 1; 0: none
 };
 

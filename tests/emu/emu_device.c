@@ -9,7 +9,7 @@
 #include "tests/emu/emu_sanitizer.h"
 
 enum { SHARED_DEFAULT = 48 * 1024, SHARED_MAX = 99 * 1024, KERNELS_MAX = 256 };
-enum { MAJOR = 8, MINOR = 6, PROCESSORS = 4, REGISTERS = 65536, BLOCKS_YZ_MAX = 65535 };
+enum { CAPABILITY = 86, PROCESSORS = 4, REGISTERS = 65536, BLOCKS_YZ_MAX = 65535 };
 
 // Kernels that may use more shared memory than is theirs by default.
 static struct {
@@ -23,6 +23,16 @@ static struct {
 size_t emu_device_bytes(void)
 {
     return emu_mode()->device_bytes > 0 ? emu_mode()->device_bytes : (size_t)1 << 30;
+}
+
+static int capability(void)
+{
+    return emu_mode()->capability > 0 ? (int)emu_mode()->capability : CAPABILITY;
+}
+
+static bool is_device(int index)
+{
+    return index >= 0 && index < (emu_mode()->n_devices > 0 ? (int)emu_mode()->n_devices : 1);
 }
 
 size_t emu_shared_max(void)
@@ -189,14 +199,26 @@ const char *cudaGetErrorString(cudaError_t error)
 cudaError_t cudaGetDeviceCount(int *n)
 {
     cudaError_t status = emu_enter(cudaErrorNoDevice);
-    *n = status == cudaSuccess;
+    if (status == cudaSuccess && emu_mode()->driver != 0 && emu_mode()->driver < CUDART_VERSION)
+        status = cudaErrorInsufficientDriver;
+    if (status == cudaSuccess && emu_mode()->lacks_gpu) status = cudaErrorNoDevice;
+    for (*n = 0; status == cudaSuccess && is_device(*n);)
+        ++*n;
+    return emu_leave(status);
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    cudaError_t status = emu_enter(cudaErrorUnknown);
+    *version = emu_mode()->driver == 0 ? CUDART_VERSION : (int)emu_mode()->driver;
+    if (*version < 0) *version = 0;
     return emu_leave(status);
 }
 
 cudaError_t cudaSetDevice(int index)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
-    if (status == cudaSuccess && index != 0) status = cudaErrorInvalidDevice;
+    if (status == cudaSuccess && !is_device(index)) status = cudaErrorInvalidDevice;
     return emu_leave(status);
 }
 
@@ -210,13 +232,13 @@ cudaError_t cudaGetDevice(int *index)
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
-    if (status == cudaSuccess && index != 0) status = cudaErrorInvalidDevice;
+    if (status == cudaSuccess && !is_device(index)) status = cudaErrorInvalidDevice;
     if (status == cudaSuccess) {
         memset(properties, 0, sizeof *properties);
         strcpy(properties->name, "emulation");
         properties->totalGlobalMem = emu_device_bytes();
-        properties->major = MAJOR;
-        properties->minor = MINOR;
+        properties->major = capability() / 10;
+        properties->minor = capability() % 10;
         properties->multiProcessorCount = PROCESSORS;
         properties->warpSize = EMU_WARP;
         properties->maxThreadsPerBlock = EMU_THREADS_MAX;
@@ -230,14 +252,14 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int index)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
-    if (status == cudaSuccess && index != 0) status = cudaErrorInvalidDevice;
+    if (status == cudaSuccess && !is_device(index)) status = cudaErrorInvalidDevice;
     if (status != cudaSuccess) return emu_leave(status);
     switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor:
-        *value = MAJOR;
+        *value = capability() / 10;
         break;
     case cudaDevAttrComputeCapabilityMinor:
-        *value = MINOR;
+        *value = capability() % 10;
         break;
     case cudaDevAttrMultiProcessorCount:
         *value = PROCESSORS;

@@ -78,8 +78,14 @@ void check_arg(const char *kernel, int index, const P &arg)
     static_assert(std::is_trivially_copyable<P>::value, "parameters are copied byte by byte");
     if constexpr (std::is_pointer<P>::value)
         emu_check_pointer(kernel, index, static_cast<const void *>(arg));
-    else if constexpr (std::is_class<P>::value)
-        emu_check_words(kernel, index, &arg, sizeof arg);
+    if constexpr (std::is_class<P>::value) {
+        P copy = arg;
+#if defined __has_builtin && __has_builtin(__builtin_clear_padding)
+        // It may hold half of an old address, which a number beside it makes whole.
+        __builtin_clear_padding(&copy);
+#endif
+        emu_check_words(kernel, index, &copy, sizeof copy);
+    }
 }
 
 template <class... P>

@@ -176,25 +176,27 @@ static void run_swiglu(void)
     }
 }
 
-static void check_add(const float *x, const float *y, float *got, size_t n)
+// x [n_rows, n_cols] and y [n_cols].
+static void check_add(const float *x, const float *y, float *got, size_t n_rows, size_t n_cols)
 {
-    float *dev_x = gpu_put(x, n * sizeof(float)), *dev_y = gpu_put(y, n * sizeof(float));
-    gpu_ok(add_cuda(dev_x, dev_y, n, NULL));
+    const size_t n = n_rows * n_cols;
+    float *dev_x = gpu_put(x, n * sizeof(float)), *dev_y = gpu_put(y, n_cols * sizeof(float));
+    gpu_ok(add_cuda(dev_x, dev_y, n_rows, n_cols, NULL));
     gpu_take(got, dev_x, n * sizeof(float));
     gpu_ok(cudaFree(dev_y));
     for (size_t i = 0; i < n; i++)
-        check_near("add", n, i, got[i], x[i] + y[i], 0);
+        check_near("add", n, i, got[i], x[i] + y[i % n_cols], 0);
 }
 
 static void run_add(void)
 {
-    static float x[COUNT_MAX], y[COUNT_MAX], got[COUNT_MAX];
+    static float x[3 * COUNT_MAX], y[COUNT_MAX], got[3 * COUNT_MAX];
     struct rng rng;
     rng_init(&rng, SEED);
     for (size_t i = 0; i < COUNTS; i++) {
-        fill(&rng, x, counts[i], 1);
+        fill(&rng, x, 3 * counts[i], 1);
         fill(&rng, y, counts[i], 1);
-        check_add(x, y, got, counts[i]);
+        check_add(x, y, got, 1 + i % 3, counts[i]);
     }
 }
 
@@ -221,7 +223,7 @@ static void test_strides(void **state)
     fill(&rng, x + 2 * n - 2, 2, 1);
     emu_begin(&emu_modes[0]);
     check_rmsnorm(&rows, COUNT_MAX, 1, true);
-    check_add(x, x, got, n);
+    check_add(x, x, got, n, 1);
     float *dev_x = gpu_put(x, 2 * n * sizeof *x), *dev_angle = gpu_put((float[]){0, 1}, 8);
     gpu_ok(swiglu_cuda(dev_x, dev_x, dev_x, n, NULL));
     gpu_get(last, dev_x + n - 1, sizeof last);

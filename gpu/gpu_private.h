@@ -1,0 +1,60 @@
+// What the files of the CUDA device share.
+//
+// One stream, which keeps no order with others, does all of the device's work in the order of the
+// calls. Host memory that it reads or writes is pinned memory of `staging`.
+
+#ifndef FATHOM_GPU_GPU_PRIVATE_H
+#define FATHOM_GPU_GPU_PRIVATE_H
+
+#include "gpu/gpu_blas.h"
+#include "gpu/gpu_error.h"
+#include "gpu/gpu_staging.h"
+#include "src/iface/device.h"
+#include "src/iface/linear.h"
+
+struct gpu_device {
+    struct fathom_device base; // first: the device's public face
+    fathom_device *host;       // owned
+    int index;
+    cudaStream_t stream;
+    struct gpu_staging staging;
+    struct gpu_blas blas;
+    void *dev_workspace;  // cuBLAS's
+    uint8_t *dev_scratch; // [scratch_bytes] of whatever call is queued
+    size_t scratch_bytes;
+    size_t product_bytes; // of it, for products
+    uint32_t n_sms;       // multiprocessors
+    cudaError_t lost;     // of a call that cannot return it: told by the next that can
+};
+
+struct weight {
+    struct weight_desc desc; // name is not kept, and rows of a table alone
+    uint8_t *dev;            // packed rows (gpu/product_rows.h); NULL for a table
+    size_t row_bytes;        // of them
+};
+
+// Every operation begins with it: what CUDA calls the current device belongs to the thread.
+static inline fathom_status gpu_enter(const struct gpu_device *gpu)
+{
+    return gpu_status(cudaSetDevice(gpu->index), "cudaSetDevice");
+}
+
+// ---- gpu_device.c -------------------------------------------------------------------------------
+// Memory with anything in it. ENOMEM says how much there is.
+fathom_status gpu_take(size_t bytes, const char *what, void **dev);
+
+// ---- gpu_linear.c -------------------------------------------------------------------------------
+extern const struct linear_ops gpu_linear_ops;
+
+// ---- gpu_matmul.c -------------------------------------------------------------------------------
+fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args);
+
+// ---- gpu_attend.c -------------------------------------------------------------------------------
+fathom_status gpu_attend_store_rows(fathom_device *device, const struct store_rows_args *args);
+fathom_status gpu_attend_dense(fathom_device *device, const struct dense_attend_args *args);
+
+// ---- gpu_list.c ---------------------------------------------------------------------------------
+// The GPU to use: index itself, or the first that can be used if it is below 0.
+fathom_status gpu_list_choose(int32_t index, int *chosen, struct fathom_device_info *info);
+
+#endif
