@@ -71,6 +71,9 @@ static int read_flags(struct bench *bench)
 {
     struct attend_plan *plan = &bench->plan;
     plan->kv_type = FATHOM_TYPE_F16;
+    if (strcmp(bench->device.device, "cpu") != 0)
+        return say_error("--device %s: rows of bench attend lie in the host's memory; leave it out",
+                         bench->device.device);
     SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
     if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
         return say_error("--kv-positions collapsed: rows of bench attend have no positions");
@@ -301,6 +304,7 @@ int bench_attend(int argc, char **argv)
                     .format = "md"},
         .device = rig_defaults,
     };
+    bench.device.device = "cpu";
     bench.device.kv.mode = "sparse";
     const struct flag_group groups[] = {
         {"Attend", attend_flags, sizeof attend_flags / sizeof attend_flags[0], &bench.options},

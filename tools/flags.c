@@ -142,6 +142,8 @@ static bool set_value(const struct flag *flag, void *options, const char *text)
 {
     void *member = (char *)options + flag->offset;
     switch (flag->kind) {
+    case FLAG_ASK: // set from the beginning
+        return true;
     case FLAG_ON:
     case FLAG_OFF:
         *(bool *)member = flag->kind == FLAG_ON;
@@ -229,6 +231,12 @@ const char *flags_given(const struct flag_page *page, int argc, char **argv, con
     return NULL;
 }
 
+static int ask(const struct flag *flag, const void *options)
+{
+    int (*const *answer)(void) = (const void *)((const char *)options + flag->offset);
+    return (*answer)();
+}
+
 int flags_parse(const struct flag_page *page, int argc, char **argv, const char **operand)
 {
     // Help first: it must show the defaults, which the other flags are about to change.
@@ -248,6 +256,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         if (flag == NULL)
             return say_error("unknown flag %s; see fathom %s --help", name, page->command);
         const char *text = NULL;
+        if (flag->kind == FLAG_ASK) return ask(flag, options);
         if (flag->kind != FLAG_ON && flag->kind != FLAG_OFF) {
             if (i + 1 == argc) return say_error("%s needs a value: %s", name, flag->value);
             text = argv[++i];

@@ -11,6 +11,7 @@
 enum flag_kind {
     FLAG_ON,     // bool: sets true
     FLAG_OFF,    // bool: sets false
+    FLAG_ASK,    // int (*)(void): is called, and what it returns ends the parsing
     FLAG_TEXT,   // const char *
     FLAG_TEXTS,  // struct flag_texts: one more each time
     FLAG_COUNT,  // uint32_t; K, M, G mean 2^10, 2^20, 2^30
@@ -36,7 +37,7 @@ struct flag {
     const char *names; // "-n, --n-predict"
     enum flag_kind kind;
     size_t offset;     // of the member in the group's options
-    const char *value; // what help calls the value; NULL for ON and OFF. "0..1" and
+    const char *value; // what help calls the value; NULL for ON, OFF, ASK. "0..1" and
                        // "md|json" bind: one number in this range, one of these words
     const char *text;  // what it does; help adds the default, which is the member's value
 };

@@ -15,6 +15,7 @@ enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28, N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
     .device = "auto",
+    .list_devices = rig_list_devices,
     .isa = "all",
     .log_level = FATHOM_LOG_WARN,
     .n_batch = 512,
@@ -30,15 +31,6 @@ static const struct flag file_flags[] = {
     {"-m, --model", FLAG_TEXT, OPTION(path), "FILE", "the GGUF file"},
     {"--override-kv", FLAG_TEXTS, OPTION(overrides), "KEY=TYPE:V",
      "change a metadata value (int, float, bool, str); may be repeated"},
-};
-
-static const struct flag device_flags[] = {
-    {"-dev, --device", FLAG_TEXT, OPTION(device), "auto|cpu", "where the model is computed"},
-    {"-t, --threads", FLAG_COUNT, OPTION(n_threads), "0..1024", "0: one per physical core"},
-    {"--isa", FLAG_TEXT, OPTION(isa), "LIST",
-     "what kernels may use: avx2, avx512, vnni, bf16, amx; none: plain C, slow and exact"},
-    {"-lv, --verbosity", FLAG_INT, OPTION(log_level), "0..3",
-     "messages up to 0 errors, 1 warnings, 2 information, 3 all"},
 };
 
 static const struct flag context_flags[] = {
@@ -67,12 +59,6 @@ static const struct flag context_flags[] = {
 struct flag_group rig_file_flags(struct rig_options *options)
 {
     return (struct flag_group){"Model", file_flags, sizeof file_flags / sizeof file_flags[0],
-                               options};
-}
-
-struct flag_group rig_device_flags(struct rig_options *options)
-{
-    return (struct flag_group){"Device", device_flags, sizeof device_flags / sizeof device_flags[0],
                                options};
 }
 
@@ -106,52 +92,6 @@ static int open_model(struct rig *rig, const struct rig_options *options)
     progress_end(&progress);
     if (code == EXIT_GOOD) rig->info = fathom_model_info(rig->model);
     return code;
-}
-
-// Sets the bits of enum fathom_isa that the names stand for; each brings those that it builds on.
-static int choose_isa(const struct rig_options *options, uint32_t *mask)
-{
-    enum { AVX512 = FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512 };
-    static const struct {
-        const char *name;
-        uint32_t mask;
-    } sets[] = {
-        {"none", 0},
-        {"avx2", FATHOM_ISA_AVX2},
-        {"avx512", AVX512},
-        {"vnni", AVX512 | FATHOM_ISA_AVX512_VNNI},
-        {"bf16", AVX512 | FATHOM_ISA_AVX512_BF16},
-        {"amx", AVX512 | FATHOM_ISA_AVX512_VNNI | FATHOM_ISA_AMX},
-        {"all", FATHOM_ISA_ALL},
-    };
-    const size_t n_sets = sizeof sets / sizeof sets[0];
-    const char *at = options->isa;
-    for (*mask = 0;; at++) {
-        size_t i = 0, bytes = strcspn(at, ",");
-        while (i < n_sets &&
-               (strlen(sets[i].name) != bytes || memcmp(sets[i].name, at, bytes) != 0))
-            i++;
-        if (i == n_sets)
-            return say_error(
-                "--isa %s: must be all, none, or some of avx2, avx512, vnni, bf16 and amx",
-                options->isa);
-        *mask |= sets[i].mask;
-        at += bytes;
-        if (*at == '\0') return EXIT_GOOD;
-    }
-}
-
-int rig_open_device(struct rig *rig, const struct rig_options *options)
-{
-    struct fathom_device_params params;
-    fathom_device_params_init(&params);
-    rig->log_level = options->log_level;
-    SAY_TRY(choose_isa(options, &params.isa_mask));
-    params.n_threads = options->n_threads;
-    params.name = options->device;
-    params.log = say_log;
-    params.log_user = &rig->log_level;
-    return say_status(fathom_device_open(&params, &rig->device));
 }
 
 static int32_t choose_kv_type(const struct rig_options *options)
@@ -222,13 +162,15 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk, which takes what a limited
-// RAM does not.
+// RAM does not. Or into what the weights left free on a GPU, but for an eighth, for activations.
 static uint64_t count_fitting(const struct rig *rig, const struct fathom_runner_params *params)
 {
     const struct fathom_model_info *info = rig->info;
     const uint64_t machine_bytes = block_machine_bytes();
+    const uint64_t device_bytes = fathom_device_free_bytes(rig->device);
     uint64_t bytes = params->kv.host_bytes > 0 ? params->kv.disk_bytes : 0;
     if (machine_bytes > info->weight_bytes) bytes += machine_bytes - info->weight_bytes;
+    if (device_bytes > 0) bytes = device_bytes - device_bytes / 8;
     uint64_t bits = params->kv_type == FATHOM_TYPE_F32 ? 32 : 16;
     if (params->kv.codec != FATHOM_CODEC_PLAIN && params->kv.mode != FATHOM_KV_DENSE)
         bits = (uint64_t)params->kv.codec;
@@ -263,7 +205,8 @@ static uint32_t choose_context(const struct rig *rig, const struct rig_options *
 static int say_memory(fathom_status status)
 {
     const char *text = fathom_last_error();
-    if (status != FATHOM_ENOMEM || strstr(text, "--kv-") != NULL) return say_status(status);
+    const bool named = strstr(text, "--kv-") != NULL || strstr(text, "--device") != NULL;
+    if (status != FATHOM_ENOMEM || named) return say_status(status);
     return say_error("%s: give a smaller -c or -b, or --kv-mode sparse with fewer bits (--kv-type) "
                      "or a disk (--kv-ram and --kv-disk)",
                      text);
@@ -296,7 +239,6 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 // What can be told without a model, before minutes go by with loading one.
 static int check_options(const struct rig_options *options)
 {
-    uint32_t isa_mask;
     struct fathom_kv_params kv;
     int32_t kv_type;
     if (options->path == NULL) return say_error("no model: give -m FILE");
@@ -314,7 +256,7 @@ static int check_options(const struct rig_options *options)
     if (!same_types)
         return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
                          options->type_v);
-    SAY_TRY(choose_isa(options, &isa_mask));
+    SAY_TRY(rig_check_device(options));
     return output_try_file(options->kv.stats);
 }
 

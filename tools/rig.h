@@ -12,8 +12,9 @@
 struct rig_options {
     const char *path; // of the GGUF file
     const char *device;
-    uint32_t n_threads; // 0: one for each physical core
-    const char *isa;    // instruction sets that kernels may use, separated by commas
+    int (*list_devices)(void); // rig_list_devices
+    uint32_t n_threads;        // 0: one for each physical core
+    const char *isa;           // instruction sets that kernels may use, separated by commas
     int64_t log_level;
     struct flag_texts overrides;
 
@@ -49,13 +50,19 @@ extern const struct rig_options rig_defaults;
 
 // -m, --override-kv: all that rig_open_vocabulary looks at.
 struct flag_group rig_file_flags(struct rig_options *options);
-// --device, -t, --isa, -lv.
+// --device, --list-devices, -t, --isa, -lv.
 struct flag_group rig_device_flags(struct rig_options *options);
 // -c, -b, -ctk, -ctv and RoPE.
 struct flag_group rig_context_flags(struct rig_options *options);
 
 // Opens everything. *rig need not be initialised and may be closed after a failure.
 int rig_open(struct rig *rig, const struct rig_options *options);
+
+// Prints the machine's devices; EXIT_HELPED.
+int rig_list_devices(void);
+
+// What can be told before it is opened.
+int rig_check_device(const struct rig_options *options);
 
 // Opens the device alone.
 int rig_open_device(struct rig *rig, const struct rig_options *options);

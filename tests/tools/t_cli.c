@@ -50,6 +50,26 @@ static const char *damaged_model(const char *text, size_t skip, const void *byte
     return path;
 }
 
+// Of every command that computes, before it looks for anything else.
+static void t_devices(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {"run",        "bench",     "bench attend",
+                                           "perplexity", "eval niah", "eval logits"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        struct cli cli = cli_run("%s --list-devices", commands[i]);
+        cli_expect_good(cli);
+        assert_int_equal(strncmp(cli.out, "cpu ", 4), 0);
+        assert_non_null(strstr(cli.out, "\ncuda")); // there, or why not
+    }
+    struct cli cli = cli_run("run -m $M -p x -n 1 --device cpu -lv 2");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "device: cpu: "));
+    assert_null(strstr(cli.err, "auto takes"));
+    cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse -lv 2");
+    assert_non_null(strstr(cli.err, "auto takes the CPU, which alone seals"));
+}
+
 static void t_unknown_models(void **state)
 {
     (void)state;
@@ -310,19 +330,13 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_version_and_help),
-        cmocka_unit_test(t_unknown_models),
-        cmocka_unit_test(t_vocabulary_alone),
-        cmocka_unit_test(t_tokenize),
-        cmocka_unit_test(t_bytes_round_trip),
-        cmocka_unit_test(t_run_answers),
-        cmocka_unit_test(t_nothing_generated),
-        cmocka_unit_test(t_sampling_is_seeded),
-        cmocka_unit_test(t_context_ends_generation),
-        cmocka_unit_test(t_conversation),
-        cmocka_unit_test(t_conversation_outgrows_context),
-        cmocka_unit_test(t_full_disk),
-        cmocka_unit_test(t_reader_goes_away),
+        cmocka_unit_test(t_version_and_help),   cmocka_unit_test(t_devices),
+        cmocka_unit_test(t_unknown_models),     cmocka_unit_test(t_vocabulary_alone),
+        cmocka_unit_test(t_tokenize),           cmocka_unit_test(t_bytes_round_trip),
+        cmocka_unit_test(t_run_answers),        cmocka_unit_test(t_nothing_generated),
+        cmocka_unit_test(t_sampling_is_seeded), cmocka_unit_test(t_context_ends_generation),
+        cmocka_unit_test(t_conversation),       cmocka_unit_test(t_conversation_outgrows_context),
+        cmocka_unit_test(t_full_disk),          cmocka_unit_test(t_reader_goes_away),
         cmocka_unit_test(t_interrupt),
     };
     int code = check_run("cli", tests, sizeof tests / sizeof tests[0]);

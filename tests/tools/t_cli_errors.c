@@ -53,7 +53,10 @@ static void t_errors(void **state)
         {"perplexity -m /nonexistent -p x --chunks 0", "--chunks 0"},
         {"perplexity -m /nonexistent -p x --kl-divergence-base /absent/x", "/absent/x"},
         {"run -m $M -p x --rope-scaling maybe", "maybe"},
-        {"run -m $M -p x --device tpu", "auto|cpu"},
+        {"run -m $M -p x --device tpu", "\"tpu\": must be auto, cpu, cuda or cuda:N"},
+        {"run -m $M -p x --device cuda:", "\"cuda:\": must be"},
+        {"run -m $M -p x --device cuda:999", "use device \"cpu\""}, // with GPUs and without
+        {"bench attend --device cuda", "--device cuda: rows of bench attend lie in the host's"},
         {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
         {"run -m $M -p x --isa ''", "--isa"},
         {"run -m $M -p x -st", "-cnv"},
