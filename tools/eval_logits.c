@@ -32,7 +32,9 @@ static int write_rows(struct rig *rig, const struct ids *ids, float *rows, uint3
     size_t n_vocab = rig->info->n_vocab;
     for (size_t i = 0; i < ids->n;) {
         uint32_t n = (uint32_t)(ids->n - i < n_rows ? ids->n - i : n_rows);
-        SAY_TRY(rig_feed_rows(rig, ids->data + i, n, rows));
+        const int code = rig_feed_rows(rig, ids->data + i, n, rows);
+        if (code == EXIT_INTERRUPTED) say_note("interrupted: %zu of %zu rows are there", i, ids->n);
+        if (code != EXIT_GOOD) return code;
         if (fwrite(rows, n_vocab * sizeof *rows, n, file) != n)
             return say_error("cannot write the logits: %s", strerror(errno));
         progress_add(progress, n);
@@ -102,9 +104,11 @@ int eval_logits(int argc, char **argv)
     const struct flag_page page = {
         .command = "eval logits",
         .use = "-m FILE --ids FILE --out FILE",
-        .about = "Feeds the ids exactly as they are (no BOS is added) and writes one row of\n"
-                 "little-endian float32 logits after each: [ids, vocabulary]. The KV cache is f32\n"
-                 "unless -ctk and -ctv say otherwise.",
+        .about =
+            "Feeds the ids exactly as they are (no BOS is added) and writes one row of\n"
+            "little-endian float32 logits after each: [ids, vocabulary]. The KV cache is f32\n"
+            "unless -ctk and -ctv say otherwise. Ids go in steps of -b; --kv-prefill is how those\n"
+            "of more than one read the cache, so -b 1 measures what decoding picks.",
         .groups = groups,
         .n_groups = sizeof groups / sizeof groups[0],
     };

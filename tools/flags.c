@@ -254,7 +254,10 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         void *options = NULL;
         const struct flag *flag = find(page, name, &options);
         if (flag == NULL)
-            return say_error("unknown flag %s; see fathom %s --help", name, page->command);
+            return say_error("unknown flag %s; %ssee fathom %s --help", name,
+                             strchr(name, '=') != NULL ? "a value goes into the next argument; "
+                                                       : "",
+                             page->command);
         const char *text = NULL;
         if (flag->kind == FLAG_ASK) return ask(flag, options);
         if (flag->kind != FLAG_ON && flag->kind != FLAG_OFF) {

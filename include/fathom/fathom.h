@@ -269,7 +269,7 @@ struct fathom_kv_stats {
     uint64_t late_units; // picked, but not there by the deadline
     uint64_t n_stalls;
     uint64_t n_rounds; // of picking and attending; above n_steps: coverage asked for more
-    double select_s;
+    double select_s;   // these three: of decode steps
     double attend_s;
     double disk_wait_s;
     double seal_s;

@@ -218,8 +218,10 @@ static void begin_search(fathom_engine *engine, const struct slot *slot, uint32_
     engine->selector_ops->begin(engine->search, &args);
 }
 
-static void add_time(double *sum_s, uint64_t *from_ns)
+// Of decode steps, as the counts are.
+static void add_time(const struct slot *slot, double *sum_s, uint64_t *from_ns)
 {
+    if (slot->step_tokens > 1) return;
     const uint64_t now_ns = clock_ns();
     *sum_s += (double)(now_ns - *from_ns) * 1e-9;
     *from_ns = now_ns;
@@ -236,9 +238,9 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
     begin_search(engine, slot, layer, first, n, covers);
     for (bool more = true, again = false; more; again = true) {
         FATHOM_TRY(pick_and_read(engine, slot, layer));
-        add_time(&engine->stats.select_s, &from_ns);
+        add_time(slot, &engine->stats.select_s, &from_ns);
         FATHOM_TRY(sealed_attend_picked(engine, slot, layer, first, n, again, parts));
-        add_time(&engine->stats.attend_s, &from_ns);
+        add_time(slot, &engine->stats.attend_s, &from_ns);
         if (!decode) return FATHOM_OK;
         engine->stats.n_rounds++;
         more = p->kv.coverage > 0.0f && engine->fetch.n_left == 0 &&

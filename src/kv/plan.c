@@ -173,7 +173,8 @@ static fathom_status size_tail(fathom_engine *engine)
     // While a segment is sealed its rows stay, and two steps come in.
     const uint64_t n_least = (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment +
                              2 * (uint64_t)p->n_step_max;
-    const uint64_t n_needed = engine->tiered ? n_least : p->n_tokens_max;
+    const uint64_t n_all = p->n_tokens_max;
+    const uint64_t n_needed = engine->tiered && n_least < n_all ? n_least : n_all;
     const uint64_t n_mib =
         size_round(n_needed * p->n_seqs_max * tail_token_bytes(engine), 1 << 20) >> 20;
     if (kv->device_bytes > 0 && n_needed > n_fit && n_fit < p->n_tokens_max)
@@ -267,15 +268,17 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
     if (engine->picks) write_picks(kv, picks, sizeof picks);
     write_disk(engine, sizes, disk, sizeof disk);
     snprintf(engine->plan, sizeof engine->plan,
-             "%s: %u sinks, window %u, segments of %u and %u; %s%s; rows %s, %s in RAM, "
-             "index %s, search, staging and scratch up to %s; %s",
+             "%s: %u sinks, window %u, segments of %u and %u; %s%s; merged rows %s, %s in RAM, "
+             "index %s, segments before they are merged up to %s, search, staging and scratch up "
+             "to %s; %s",
              engine->n_hot_max > 0 ? "dense, then tiered"
              : engine->picks       ? "sparse"
                                    : "stream",
              kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks,
              kv->positions == FATHOM_POSITIONS_COLLAPSED ? "; positions collapsed" : "", codec,
              size_text(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)).text,
-             size_text(sizes->index_bytes).text, size_text(sizes->working_bytes).text, disk);
+             size_text(sizes->index_bytes).text, size_text(sizes->small_bytes).text,
+             size_text(sizes->working_bytes).text, disk);
 }
 
 fathom_status plan_open(fathom_engine *engine)

@@ -133,7 +133,8 @@ static fathom_status attend_everywhere(struct feed *s, void (*feed_ram)(const st
         FATHOM_TRY(begin_reads(engine, s->layer, s->deadline_ns));
         const uint32_t n = count_next(fetch, n_threads);
         FATHOM_TRY(fetch_wait(fetch, &engine->segments, n, s->deadline_ns));
-        engine->stats.disk_wait_s += (double)(clock_ns() - start_ns) * 1e-9;
+        if (s->slot->step_tokens == 1)
+            engine->stats.disk_wait_s += (double)(clock_ns() - start_ns) * 1e-9;
         if (n == 0) break; // and the deadline has passed
         s->wants = fetch->wants + fetch->n_used;
         s->n_wants = n;

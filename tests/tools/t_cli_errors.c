@@ -16,6 +16,7 @@ static void t_errors(void **state)
         {"", "no command"},
         {"fly", "\"fly\""},
         {"run --fly", "--fly"},
+        {"run --kv-mode=sparse", "a value goes into the next argument"},
         {"run -p x", "-m FILE"},
         {"run -m /nonexistent -p x", "/nonexistent"},
         {"run -m $M -p x -n", "-n"},

@@ -108,6 +108,16 @@ static void t_plan_and_stats(void **state)
     assert_non_null(json_string_value(json_object_get(json, "plan")));
     json_decref(json);
     free(text);
+    // Times are of decode steps, and one token needs none but those of the prompt.
+    cli = cli_run("run -m $M -f %s -n 1 --kv-mode sparse --kv-prefill sparse --kv-stats %s " SMALL,
+                  cli_prompt_file(), cli_path("stats"));
+    cli_expect_good(cli);
+    text = cli_read_file(cli_path("stats"), &bytes);
+    json = cli_parse(text);
+    assert_true(number(json, "n_segments") >= 1 && number(json, "n_steps") == 0);
+    assert_true(number(json, "select_s") == 0 && number(json, "attend_s") == 0);
+    json_decref(json);
+    free(text);
     // Behind the text it begins on a line of its own.
     cli = cli_run("run -m $M -f %s -n 4 --temp 0 --kv-stats -", cli_prompt_file());
     cli_expect_good(cli);
@@ -115,12 +125,13 @@ static void t_plan_and_stats(void **state)
     json_decref(cli_parse(strchr(cli.out, '{')));
     // The plan tells what was asked for.
     static const char *const asked[][2] = {
-        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01, stage 2 q4; rows"},
-        {"--kv-threshold auto", "cluster picks 2 %, threshold auto, stage 2 q4; rows"},
-        {"--kv-positions collapsed", "cluster picks 2 %, stage 2 q4; positions collapsed; rows"},
+        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01, stage 2 q4; merged rows"},
+        {"--kv-threshold auto", "cluster picks 2 %, threshold auto, stage 2 q4; merged rows"},
+        {"--kv-positions collapsed",
+         "cluster picks 2 %, stage 2 q4; positions collapsed; merged rows"},
         {"--kv-stage2 off --kv-coverage 0.9,bound --kv-estimate on --kv-prefill sparse",
          "cluster picks 2 %, coverage 0.9 by the bound, estimate of the rest, for prompts too; "},
-        {"--kv-selector flat", "flat picks 2 %; rows"},
+        {"--kv-selector flat", "flat picks 2 %; merged rows"},
         {"--kv-ram 4G --kv-disk 1G --kv-deadline 5 --kv-estimate on",
          "; all 18 segments fit RAM\n"},
         {"--kv-ram 110M --kv-disk 1G --kv-deadline 0.5 --kv-estimate on",
