@@ -130,7 +130,7 @@ struct fathom_engine {
 
     struct fathom_kv_stats stats;         // but for what head_stats hold
     struct fathom_head_stats *head_stats; // [n_layers, n_kv_heads], sums in place of means
-    char plan[640];
+    char plan[768];
 };
 
 // ---- params.c -----------------------------------------------------------------------------------
