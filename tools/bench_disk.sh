@@ -22,8 +22,8 @@ runs=${3-5}
 seconds=${4-3}
 depth=128
 
-need_packages build-essential meson ninja-build pkg-config libhwloc-dev libpcre2-dev \
-    libjansson-dev liburing-dev libxxhash-dev libcmocka-dev python3 fio
+# shellcheck disable=SC2086 # a list of words
+need_packages $build_needs libcmocka-dev python3 fio
 configure gcc -Dwerror=true
 ninja -C build/gcc --quiet tests/io/bench_store
 

@@ -1,8 +1,14 @@
-# Set-up: finds what a build lacks and installs it with apt. Sourced by tools/demo and tools/check,
-# from the root of the repository; run alone it does nothing.
+# shellcheck shell=sh
+# Set-up: finds what a build lacks and installs it with apt. Sourced by scripts beside it, from the
+# root of the repository; run alone it does nothing.
 #
 # Packages have Debian's names. Each is probed by what it is needed for and not by asking dpkg, so
 # that another system with the same things on board needs no apt at all.
+
+# What every build takes; lists of words.
+# shellcheck disable=SC2034 # for the scripts that source this
+libraries='libhwloc-dev libpcre2-dev libjansson-dev liburing-dev libxxhash-dev'
+build_needs="build-essential meson ninja-build pkg-config $libraries"
 
 # Whether a header and a library can be used.
 can_compile() { # COMPILER LANGUAGE
