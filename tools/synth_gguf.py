@@ -9,7 +9,8 @@ For speed and for comparing programs: activations keep a sane size through all l
 spread over a few units, so that distributions tell something. A tensor's values depend on the seed,
 the shape and its name alone, so files of different types hold the same model, rounded differently.
 Types that do not fit a row's length fall back as in llama.cpp; q4_k_m mixes types as llama.cpp's
-recipe does. Python 3 and numpy; one tensor's rows are in memory at a time.
+recipe does. Python 3 and numpy; one tensor's rows are in memory at a time. --repeat-rows N writes
+the first N rows of each tensor over and over: of no use but to measure speed, and done in seconds.
 """
 
 import argparse
@@ -209,6 +210,13 @@ def make_tensor(shape, seed, kind, name, rows, cols, deviation, mean):
         yield gguf_quant.encode_rows(kind, values)
 
 
+def repeat(pieces, n_bytes):
+    """So many bytes of these pieces, over and over."""
+    period = b"".join(pieces)
+    for at in range(0, n_bytes, len(period)):
+        yield period[:n_bytes - at]
+
+
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
@@ -222,6 +230,7 @@ def parse_options():
     parser.add_argument("--rope-base", type=float)
     parser.add_argument("--rope-factor", type=float, help="of Llama 3's rope_freqs; 0: none")
     parser.add_argument("--logit-spread", type=float, help="standard deviation of logits")
+    parser.add_argument("--repeat-rows", type=int, default=0, metavar="N", help="0: all differ")
     return parser.parse_args()
 
 
@@ -242,8 +251,15 @@ def main():
         n_bytes = max(rows, 1) * cols // block.block_values * block.block_bytes
         dims = [cols, rows] if rows > 0 else [cols]
         writer.add_tensor(name, block.gguf_id, dims, n_bytes)
-        tensors[name] = (kind, name, rows, cols, deviation, mean)
-    writer.write(lambda name: make_tensor(shape, args.seed, *tensors[name]))
+        tensors[name] = (n_bytes, kind, rows, cols, deviation, mean)
+
+    def read_tensor(name):
+        n_bytes, kind, rows, *values = tensors[name]
+        n_made = min(rows, args.repeat_rows) if args.repeat_rows > 0 else rows
+        pieces = make_tensor(shape, args.seed, kind, name, n_made, *values)
+        return pieces if n_made == rows else repeat(pieces, n_bytes)
+
+    writer.write(read_tensor)
 
 
 if __name__ == "__main__":
