@@ -19,7 +19,7 @@ def plain_name(mangled):
     if not match:
         return mangled
     end = match.end() + int(match.group(1))
-    arguments = re.match(r"I(\w+?)E(?=[Ev])", mangled[end:])
+    arguments = re.match(r"I(\w+?)E?Ev", mangled[end:])  # kernels return nothing
     return mangled[match.end():end] + (f"<{arguments.group(1)}>" if arguments else "")
 
 

@@ -18,11 +18,15 @@ TEMPLATE = KERNEL.format(name="_Z7sum_oneILi4EEvPf", arch="120", stack=0, stores
 # Two kernels, though the first of their arguments is the same: neither may hide the other.
 PAIR = TEMPLATE.replace("ILi4EE", "ILi4ELi1EE") + KERNEL.format(
     name="_Z7sum_oneILi4ELi8EEvPf", arch="120", stack=0, stores=0, loads=0, registers=9, shared=0)
+# The same where that argument is of a template.
+NESTED = PAIR.replace("sum_oneI", "sum_oneI9code_rowsILi2EE")
 CASES = [  # report, exit status, what one line of the output begins with, word by word
     (GOOD, 0, ["add_kernel", "80", "23", "128", "0", "0"]),
     (GOOD + TEMPLATE, 0, ["sum_one<Li4>", "120", "40", "16", "0", "0"]),
     (PAIR, 0, ["sum_one<Li4ELi1>", "120", "40", "16", "0", "0"]),
     (PAIR, 0, ["sum_one<Li4ELi8>", "120", "9", "0", "0", "0"]),
+    (NESTED, 0, ["sum_one<9code_rowsILi2EELi4ELi1>", "120", "40", "16", "0", "0"]),
+    (NESTED, 0, ["sum_one<9code_rowsILi2EELi4ELi8>", "120", "9", "0", "0", "0"]),
     (GOOD + GOOD.replace("'sm_80'", "'sm_90'").replace("0 bytes spill st", "8 bytes spill st"), 1,
      ["add_kernel", "90", "23", "128", "0", "8", "<-", "spills,"]),
     (GOOD.replace("0 bytes stack", "16 bytes stack"), 1,
