@@ -1,4 +1,4 @@
-// Attention over runs of sealed rows against sums in double (k_runs_problem.c), and the codes of
+// Attention over runs of sealed rows against sums in double (k_runs_truth.c), and the codes of
 // rows (k_runs_codec.c), for each rung of the ladder; with --bench, their speed (k_runs_bench.c).
 
 #include "tests/kernels/k_runs.h"

@@ -15,6 +15,7 @@ struct runs_problem {
     struct attend_runs_args args;
     uint32_t n_rows; // of all runs
     uint32_t max_run;
+    bool on_device; // bounds are those of the device's kernels
     float *q, *o, *lse, *k_min, *k_step;
     float *o_before, *lse_before; // the partial that is merged with, or canaries
     struct kv_run *runs;
@@ -37,6 +38,9 @@ void runs_close(struct runs_problem *p);
 // Sets one value of plain rows. Row j counts through all runs.
 void runs_put_k(struct runs_problem *p, uint32_t j, uint32_t i, float x);
 void runs_put_v(struct runs_problem *p, uint32_t j, uint32_t i, float x);
+
+// Multiplies steps and mins of V's rows in codes.
+void runs_scale_v(struct runs_problem *p, float factor);
 
 // Finds truth and bounds for the values that are there now (k_wide and v_wide).
 void runs_solve(struct runs_problem *p);
