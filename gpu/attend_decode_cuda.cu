@@ -20,36 +20,7 @@
 //   halves again. So decoding is about as exact as sums in f32 are with f16, and to 2^-16 with
 //   bf16.
 
-#include "gpu/attend.cuh"
-
-enum {
-    KEYS = 16,
-    WORDS = 4,
-    BLOCK = 64
-}; // WORDS of two values are a load; a BLOCK of values'
-   // channels are those that 8 lanes load
-
-// 16 bytes, or zeros.
-static __device__ __forceinline__ void load_words(unsigned (&w)[WORDS], const char *from,
-                                                  bool is_there)
-{
-    uint4 got = make_uint4(0, 0, 0, 0);
-    if (is_there) got = __ldg(reinterpret_cast<const uint4 *>(from));
-    w[0] = got.x;
-    w[1] = got.y;
-    w[2] = got.z;
-    w[3] = got.w;
-}
-
-// High and low halves of four values.
-template <class V>
-static __device__ __forceinline__ uint4 split_values(const float (&x)[4])
-{
-    const unsigned high0 = V::pack(x[0], x[1]), high1 = V::pack(x[2], x[3]);
-    const float2 got0 = V::unpack(high0), got1 = V::unpack(high1);
-    return make_uint4(high0, V::pack(x[0] - got0.x, x[1] - got0.y), high1,
-                      V::pack(x[2] - got1.x, x[3] - got1.y));
-}
+#include "gpu/attend_decode.cuh"
 
 // Fragments of the tile's queries, [TILES][D / 16 steps][lane]; and the factors of their rows.
 template <class V, int D, int TILES>
@@ -82,7 +53,7 @@ static __device__ __forceinline__ void put_queries(const attend_job &job, uint32
 // g, a part of the sum of its weights, and of the products rows 2p and 2p + 1.
 template <int D, int TILES>
 struct decoded {
-    float most[TILES], sum[TILES];
+    float most[TILES], sum[TILES][1];
     float o[TILES][D / 16][4];
 };
 
@@ -162,44 +133,6 @@ static __device__ __forceinline__ void mask_scores(float (&s)[4], key_range seen
     }
 }
 
-// Scores to weights; what was gathered for the row is made relative to a greater score.
-template <int STEPS>
-static __device__ __forceinline__ void weigh(float (&s)[4], float &most, float &sum,
-                                             float (&o)[STEPS][4])
-{
-    float top = fmaxf(fmaxf(s[0], s[1]), fmaxf(s[2], s[3]));
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-    top = fmaxf(most, fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2)));
-    const float reference = weight_reference(top);
-    if (__any_sync(0xffffffffu, top != most)) {
-        const float factor = most == -INFINITY ? 1 : exp2f(weight_reference(most) - reference);
-        const int row = static_cast<int>(threadIdx.x % 4 * 2); // its weights are in lane 4 row
-        const float left = __shfl_sync(0xffffffffu, factor, 4 * row);
-        const float right = __shfl_sync(0xffffffffu, factor, 4 * row + 4);
-        sum *= factor;
-#pragma unroll
-        for (int i = 0; i < 4 * STEPS; i++)
-            o[i / 4][i % 4] *= i % 2 == 0 ? left : right;
-        most = top;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        s[i] = exp2f(s[i] - reference);
-        sum += s[i];
-    }
-}
-
-// Two rows of two keys each to columns of two channels: (low halves, high halves) of keys a and b.
-static __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b)
-{
-    return (a & 0xffff) | b << 16;
-}
-
-static __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b)
-{
-    return a >> 16 | (b & 0xffff0000);
-}
-
 // With is_edge some rows do not see all keys: seen has ones for those that a row sees.
 template <class V, int D, bool is_edge>
 static __device__ __forceinline__ void add_values(float (&o)[D / 16][4], const float (&weights)[4],
@@ -246,7 +179,7 @@ static __device__ __forceinline__ void write_rows(const attend_job &job, uint32_
     const uint32_t lane = threadIdx.x % GPU_WARP, group = lane / 4, place = lane % 4;
 #pragma unroll
     for (uint32_t t = 0; t < TILES; t++) {
-        float sum = all.sum[t] + __shfl_xor_sync(0xffffffffu, all.sum[t], 1);
+        float sum = all.sum[t][0] + __shfl_xor_sync(0xffffffffu, all.sum[t][0], 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         const uint32_t row = first + DECODE_ROWS * t + group;
         if (place == 0 && row < job.n_rows && job.lse != NULL)
