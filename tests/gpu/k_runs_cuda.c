@@ -3,6 +3,7 @@
 
 #include "tests/gpu/k_runs_cuda.h"
 
+#include "tests/gpu/gpu_bench.h"
 #include "tests/gpu/gpu_rig.h"
 
 #include <math.h>
@@ -306,8 +307,9 @@ GPU_TEST(nan)
 GPU_TEST(infinity)
 GPU_TEST(deterministic)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) return gpu_bench(argc > 2 ? argv[2] : NULL);
     printf("seed %d\n", SEED);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_each_format),
