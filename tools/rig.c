@@ -14,7 +14,7 @@
 enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28, N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
-    .device = "auto",
+    .device = "cpu", // not auto, while no GPU has run the CUDA device
     .list_devices = rig_list_devices,
     .isa = "all",
     .log_level = FATHOM_LOG_WARN,
