@@ -8,7 +8,7 @@
 #include "src/base/status.h"
 
 struct gpu_blas {
-    void *library; // NULL: there is none, and nothing below may be called
+    void *module; // NULL: there is none, and nothing below may be called
     cublasHandle_t handle;
     cublasStatus_t (*create)(cublasHandle_t *);
     cublasStatus_t (*destroy)(cublasHandle_t);

@@ -27,6 +27,6 @@ fathom_status gpu_blas_find(const char *library, struct gpu_blas *blas)
         }
         memcpy(functions[i].at, &symbol, sizeof symbol); // C has no cast for that
     }
-    blas->library = handle;
+    blas->module = handle;
     return FATHOM_OK;
 }

@@ -31,6 +31,8 @@ static fathom_status new_weight(const struct weight_desc *desc, struct weight **
 static void weight_close(fathom_device *device, struct weight **weight)
 {
     if (weight == NULL || *weight == NULL) return;
+    fathom_device *host = ((struct gpu_device *)device)->host;
+    host->linear->weight_close(host, &(*weight)->table);
     device->ops->release(device, (*weight)->dev, (*weight)->desc.n_rows * (*weight)->row_bytes);
     mem_free(*weight);
     *weight = NULL;
@@ -100,33 +102,23 @@ out:
 static fathom_status table_open(fathom_device *device, const struct weight_desc *desc,
                                 struct weight **table)
 {
-    (void)device;
-    return new_weight(desc, table);
+    fathom_device *host = ((struct gpu_device *)device)->host;
+    struct weight *w = NULL;
+    fathom_status status;
+    FATHOM_TRY(new_weight(desc, &w));
+    w->desc.rows = NULL;
+    FATHOM_CHECK(host->linear->table_open(host, desc, &w->table), out);
+    *table = w;
+    return FATHOM_OK;
+out:
+    weight_close(device, &w);
+    return status;
 }
 
 // ---- Embedding ----------------------------------------------------------------------------------
 //
 // A step takes a few rows of a table that is among the largest tensors: it stays in the host's
 // memory, and the rows go to the device as floats.
-
-struct embed_share {
-    const struct gpu_device *gpu;
-    const struct weight *table;
-    const int32_t *ids;
-    float *out;
-};
-
-static void embed_range(void *arg, size_t begin, size_t end, uint32_t thread)
-{
-    const struct embed_share *s = arg;
-    const struct weight_desc *desc = &s->table->desc;
-    const size_t row_bytes = dtype_row_bytes(desc->type, desc->n_cols);
-    (void)thread;
-    for (size_t i = begin; i < end; i++)
-        s->gpu->base.kernels->dequant_row(
-            desc->type, (const uint8_t *)desc->rows + (size_t)s->ids[i] * row_bytes,
-            s->out + i * desc->n_cols, desc->n_cols);
-}
 
 static fathom_status embed(fathom_device *device, const struct weight *table, const int32_t *ids,
                            uint32_t n_ids, float *dev_out)
@@ -145,8 +137,7 @@ static fathom_status embed(fathom_device *device, const struct weight *table, co
         void *stage;
         n = n_ids - i < n_fit ? n_ids - i : n_fit;
         FATHOM_TRY(gpu_staging_begin(&gpu->staging, &stage));
-        struct embed_share share = {gpu, table, ids + i, stage};
-        pool_for(gpu->base.pool, n, 16, embed_range, &share);
+        FATHOM_TRY(gpu->host->linear->embed(gpu->host, table->table, ids + i, (uint32_t)n, stage));
         FATHOM_TRY(gpu_staging_send(&gpu->staging, gpu->stream, dev_out + i * table->desc.n_cols,
                                     n * row_bytes));
     }

@@ -170,7 +170,7 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
     if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
         return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
                           MATMUL_PRODUCTS_MAX);
-    if (args->n_tokens > PRODUCT_TOKENS_MAX && gpu->blas.library != NULL)
+    if (args->n_tokens > PRODUCT_TOKENS_MAX && gpu->blas.module != NULL)
         return multiply_many(gpu, args);
     for (uint32_t first = 0, n; first < args->n_tokens; first += n) {
         const uint32_t left = args->n_tokens - first;

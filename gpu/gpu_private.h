@@ -28,7 +28,8 @@ struct gpu_device {
 };
 
 struct weight {
-    struct weight_desc desc; // name is not kept, and rows of a table alone
+    struct weight_desc desc; // name and rows are not kept
+    struct weight *table;    // of the host's device; NULL: no table
     uint8_t *dev;            // packed rows (gpu/product_rows.h); NULL for a table
     size_t row_bytes;        // of them
 };

@@ -6,7 +6,7 @@
 fathom_status gpu_blas_find(const char *library, struct gpu_blas *blas)
 {
     if (emu_mode()->lacks_blas) return status_set(FATHOM_EUNSUPPORTED, "%s: not here", library);
-    blas->library = blas;
+    blas->module = blas;
     blas->create = cublasCreate_v2;
     blas->destroy = cublasDestroy_v2;
     blas->set_stream = cublasSetStream_v2;

@@ -6,11 +6,10 @@
 #include <math.h>
 
 #include "gpu/attend_cuda.h"
-#include "src/base/clock.h"
 #include "tests/gpu/gpu_bench.h"
 
 enum { N_KV_HEADS = 8, D = 128, GROUP = 4, DECODE_KEYS = 131072, PREFILL_TOKENS = 32768 };
-enum { WARM_UPS = 3, RUNS = 9, CALLS = 20 };
+enum { CALLS = 20 };
 
 struct bench_job {
     struct dense_attend_args args;
@@ -19,38 +18,18 @@ struct bench_job {
     size_t rows_bytes; // of keys, and of values
 };
 
-static int compare_doubles(const void *a, const void *b)
+static void attend_once(void *arg)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void attend_once(const struct bench_job *job)
-{
+    const struct bench_job *job = arg;
     gpu_ok(attend_dense_cuda(&job->args, job->n_sms, job->dev_scratch, NULL));
 }
 
 // Keys to values, which are not looked at afterwards: reads and writes rows_bytes.
-static void copy_once(const struct bench_job *job)
+static void copy_once(void *arg)
 {
+    const struct bench_job *job = arg;
     gpu_ok(cudaMemcpyAsync((void *)(uintptr_t)job->args.dev_v, job->args.dev_k, job->rows_bytes,
                            cudaMemcpyDeviceToDevice, NULL));
-}
-
-// Median seconds of a call, many in a row.
-static double seconds(const struct bench_job *job, void (*call)(const struct bench_job *),
-                      int n_calls)
-{
-    double times[RUNS];
-    for (int run = -WARM_UPS; run < RUNS; run++) {
-        const uint64_t begin = clock_ns();
-        for (int i = 0; i < n_calls; i++)
-            call(job);
-        gpu_ok(cudaStreamSynchronize(NULL));
-        times[run < 0 ? 0 : run] = 1e-9 * (double)(clock_ns() - begin) / n_calls;
-    }
-    qsort(times, RUNS, sizeof times[0], compare_doubles);
-    return times[RUNS / 2];
 }
 
 static void open_job(struct bench_job *job, int32_t type, uint32_t n_tokens, uint32_t n_keys)
@@ -95,7 +74,8 @@ static void close_job(struct bench_job *job)
 static void bench_decode(struct bench_job *job)
 {
     open_job(job, FATHOM_TYPE_F16, 1, DECODE_KEYS);
-    const double attend = seconds(job, attend_once, CALLS), copy = seconds(job, copy_once, CALLS);
+    const double attend = gpu_bench_seconds(attend_once, job, CALLS),
+                 copy = gpu_bench_seconds(copy_once, job, CALLS);
     const double gb = 2e-9 * (double)job->rows_bytes; // keys and values; read and written
     printf(
         "decode   f16  %d keys, %d KV heads of %d, group %d: %7.1f us, %7.1f GB/s, %5.1f %% of a "
@@ -108,7 +88,7 @@ static void bench_decode(struct bench_job *job)
 static void bench_prefill(struct bench_job *job)
 {
     open_job(job, FATHOM_TYPE_BF16, PREFILL_TOKENS, PREFILL_TOKENS);
-    const double attend = seconds(job, attend_once, 1);
+    const double attend = gpu_bench_seconds(attend_once, job, 1);
     const double n_seen = 0.5 * PREFILL_TOKENS * (PREFILL_TOKENS + 1.0);
     printf("prefill  bf16 %d tokens, %d KV heads of %d, group %d: %7.2f ms, %6.1f TFLOP/s\n",
            PREFILL_TOKENS, N_KV_HEADS, D, GROUP, 1e3 * attend,

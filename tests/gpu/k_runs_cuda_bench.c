@@ -6,12 +6,11 @@
 #include <math.h>
 
 #include "gpu/runs_cuda.h"
-#include "src/base/clock.h"
 #include "src/base/rng.h"
 #include "tests/gpu/gpu_bench.h"
 
 enum { N_KV_HEADS = 8, D = 128, GROUP = 4, N_ROWS = 131072, SEED = 3 };
-enum { WARM_UPS = 3, RUNS = 9, CALLS = 20, COPY_BYTES = 512 << 20 };
+enum { CALLS = 20, COPY_BYTES = 512 << 20 };
 
 struct bench_job {
     struct runs_args_cuda args;
@@ -23,36 +22,17 @@ struct bench_job {
     char *dev_copy; // twice COPY_BYTES, of which one half is copied to the other
 };
 
-static int compare_doubles(const void *a, const void *b)
+static void attend_once(void *arg)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void attend_once(const struct bench_job *job)
-{
+    const struct bench_job *job = arg;
     gpu_ok(attend_runs_cuda(&job->args, job->n_sms, job->dev_scratch, NULL));
 }
 
-static void copy_once(const struct bench_job *job)
+static void copy_once(void *arg)
 {
+    const struct bench_job *job = arg;
     gpu_ok(cudaMemcpyAsync(job->dev_copy + COPY_BYTES, job->dev_copy, COPY_BYTES,
                            cudaMemcpyDeviceToDevice, NULL));
-}
-
-// Median seconds of a call, many in a row.
-static double seconds(const struct bench_job *job, void (*call)(const struct bench_job *))
-{
-    double times[RUNS];
-    for (int run = -WARM_UPS; run < RUNS; run++) {
-        const uint64_t begin = clock_ns();
-        for (int i = 0; i < CALLS; i++)
-            call(job);
-        gpu_ok(cudaStreamSynchronize(NULL));
-        times[run < 0 ? 0 : run] = 1e-9 * (double)(clock_ns() - begin) / CALLS;
-    }
-    qsort(times, RUNS, sizeof times[0], compare_doubles);
-    return times[RUNS / 2];
 }
 
 // Every head has all rows of its own, in runs that lie in no order.
@@ -157,7 +137,8 @@ int gpu_bench(const char *which)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (size_t r = 0; r < sizeof run_rows / sizeof run_rows[0]; r++) {
             open_job(&job, &cases[i].format, run_rows[r]);
-            const double attend = seconds(&job, attend_once), copy = seconds(&job, copy_once);
+            const double attend = gpu_bench_seconds(attend_once, &job, CALLS),
+                         copy = gpu_bench_seconds(copy_once, &job, CALLS);
             const double read = 1e-9 * (double)(job.k_bytes + job.v_bytes) / attend;
             const double copied = 1e-9 * 2 * COPY_BYTES / copy;
             printf("runs of %-4u %-3s %8.1f us %7.1f GB/s, %5.1f %% of a copy's %.1f\n",
