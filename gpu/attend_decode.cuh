@@ -73,4 +73,7 @@ static __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b)
     return a >> 16 | (b & 0xffff0000);
 }
 
+// Channels that a kernel is made for, and tiles of 8 rows: those of attend_decode_rows.
+#define DECODE_KERNELS(run) run(64, 2) run(128, 1) run(128, 2) run(256, 1)
+
 #endif

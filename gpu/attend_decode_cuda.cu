@@ -258,9 +258,6 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_decode_kernel(attend
     write_rows(job, kv_head, part, first, all);
 }
 
-// Channels that a kernel is made for, and tiles of 8 rows.
-#define DECODE_KERNELS(run) run(64, 2) run(128, 1) run(128, 2) run(256, 1)
-
 uint32_t attend_decode_rows(const dense_attend_args &args)
 {
     const size_t n_rows = static_cast<size_t>(args.n_tokens) * (args.n_heads / args.n_kv_heads);

@@ -303,9 +303,6 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) runs_decode_kernel(runs_job
     write_rows(job, kv_head, part, first, all);
 }
 
-// Channels that a kernel is made for, and tiles of 8 rows: those of attend_decode_rows.
-#define DECODE_KERNELS(run) run(64, 2) run(128, 1) run(128, 2) run(256, 1)
-
 template <class F>
 static cudaError_t launch_decode(const runs_job &runs, cudaStream_t stream)
 {
