@@ -74,10 +74,9 @@ static void warn_of_little_space(const struct store *store, const struct store_p
     const uint64_t free_bytes = store_file_free_bytes(store->fd);
     if (params->bytes_max > free_bytes)
         log_write(&params->log, FATHOM_LOG_WARN,
-                  "disk tier: --kv-disk of %.1f MiB, and in %s %.1f MiB are free: lower it or name "
-                  "another folder with --kv-disk-path",
-                  (double)params->bytes_max / (1 << 20), store->dir,
-                  (double)free_bytes / (1 << 20));
+                  "disk tier: --kv-disk of %s, and in %s %s are free, so the cache may end up with "
+                  "less: name another folder with --kv-disk-path, or make room there",
+                  size_text(params->bytes_max).text, store->dir, size_text(free_bytes).text);
 }
 
 static fathom_status open_parts(struct store *store, const struct store_params *params,
@@ -166,7 +165,7 @@ static fathom_status grow(struct store *store, uint32_t end_page)
     if (error != 0)
         return status_set(error == EIO ? FATHOM_EIO : FATHOM_EFULL,
                           "disk tier: the file in %s cannot grow from %" PRIu64 " to %" PRIu64
-                          " bytes: %s: lower --kv-disk or name another folder with --kv-disk-path",
+                          " bytes: %s: make room there or name another folder with --kv-disk-path",
                           store->dir, begin_bytes, (uint64_t)n_pages * STORE_PAGE_BYTES,
                           strerror(error));
     store->n_file_pages = n_pages;
@@ -212,11 +211,12 @@ static fathom_status write_extent(struct store *store, const void *data, uint32_
         return status_set(FATHOM_EINVAL, "disk tier: a write is of whole pages, and not of none");
     FATHOM_TRY(check_caps(store, n_pages));
     if (!store_ranges_take(&store->ranges, n_pages, &taken))
-        return status_set(FATHOM_EFULL,
-                          "disk tier: no %u pages of %d bytes are free side by side in the file in "
-                          "%s (%u of %u are free): raise --kv-disk",
-                          n_pages, STORE_PAGE_BYTES, store->dir, store->ranges.n_free_pages,
-                          store->ranges.n_pages);
+        return status_set(
+            FATHOM_EFULL,
+            "disk tier: of the file's %u pages of %d bytes in %s %u are free, and not "
+            "%u side by side: raise --kv-disk",
+            store->ranges.n_pages, STORE_PAGE_BYTES, store->dir, store->ranges.n_free_pages,
+            n_pages);
     fathom_status status = grow(store, taken.first_page + n_pages);
     if (status >= 0) status = write_pieces(store, taken, data);
     if (status < 0) {

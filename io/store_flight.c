@@ -117,7 +117,7 @@ static void fail_flight(struct store *store, struct flight *flight, int32_t resu
     char what[160];
     if (status == FATHOM_EFULL)
         (void)snprintf(what, sizeof what,
-                       "cannot be written: %s: lower --kv-disk or name another folder with "
+                       "cannot be written: %s: make room there or name another folder with "
                        "--kv-disk-path",
                        strerror(-result));
     else

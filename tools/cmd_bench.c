@@ -35,6 +35,7 @@ struct bench {
     int32_t *ids; // [n_ctx], random
     struct bench_test *tests;
     size_t n_tests;
+    size_t n_done; // of them, all their repetitions
 };
 
 #define OPTION(member) offsetof(struct bench_options, member)
@@ -140,6 +141,7 @@ static int run_tests(struct bench *bench)
             progress_add(&progress, 1);
         }
         test->stats = stats_of(test->rates, bench->options->n_repeat);
+        bench->n_done++;
     }
 out:
     progress_end(&progress);
@@ -154,7 +156,7 @@ static void print_table(const struct bench *bench)
     printf("| %-30s | %10s | %10s | %16s | %20s |\n", "model", "size MiB", "params", "test", "t/s");
     printf("| %.30s | %.9s: | %.9s: | %.15s: | %.19s: |\n", "------------------------------",
            "----------", "----------", "----------------", "--------------------");
-    for (size_t i = 0; i < bench->n_tests; i++) {
+    for (size_t i = 0; i < bench->n_done; i++) {
         const struct bench_test *test = &bench->tests[i];
         char rate[48];
         snprintf(rate, sizeof rate, "%.2f ± %.2f", test->stats.mean, test->stats.sd);
@@ -170,7 +172,7 @@ static json_t *build_json(const struct bench *bench, const struct rig_options *m
 {
     const struct fathom_model_info *info = bench->rig.info;
     json_t *rows = json_array();
-    for (size_t i = 0; i < bench->n_tests; i++) {
+    for (size_t i = 0; i < bench->n_done; i++) {
         const struct bench_test *test = &bench->tests[i];
         json_t *samples = json_array();
         for (uint32_t r = 0; r < bench->options->n_repeat; r++)
@@ -208,12 +210,16 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
     SAY_TRY(rig_open(&bench->rig, model));
     SAY_TRY(choose_ids(bench));
     SAY_TRY(list_tests(bench));
-    SAY_TRY(run_tests(bench));
+    const int code = run_tests(bench);
+    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
+    if (code == EXIT_INTERRUPTED)
+        say_note("interrupted: %zu of %zu tests are done", bench->n_done, bench->n_tests);
     if (json)
         SAY_TRY(report_print_json(build_json(bench, model)));
     else
         print_table(bench);
-    return rig_report(&bench->rig, model);
+    SAY_TRY(rig_report(&bench->rig, model));
+    return code;
 }
 
 int cmd_bench(int argc, char **argv)

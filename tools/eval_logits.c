@@ -22,8 +22,9 @@ struct logits_options {
 
 static const struct flag logits_flags[] = {
     {"--ids", FLAG_TEXT, offsetof(struct logits_options, ids), "FILE",
-     "ids separated by white space; -: stdin"},
-    {"--out", FLAG_TEXT, offsetof(struct logits_options, out), "FILE", "where the logits go"},
+     "ids separated by white space; -: standard input"},
+    {"--out", FLAG_TEXT, offsetof(struct logits_options, out), "FILE",
+     "where the logits go; -: standard output"},
 };
 
 static int write_rows(struct rig *rig, const struct ids *ids, float *rows, uint32_t n_rows,
@@ -49,7 +50,8 @@ static int write_file(struct rig *rig, const struct ids *ids, const char *path)
     float *rows = rig_rows_new(rig, &n_rows);
     if (rows == NULL) return EXIT_BAD;
     int code = EXIT_GOOD;
-    FILE *file = fopen(path, "wb");
+    const bool to_stdout = strcmp(path, "-") == 0;
+    FILE *file = to_stdout ? stdout : fopen(path, "wb");
     if (file == NULL) {
         code = say_error("cannot create %s: %s", path, strerror(errno));
         goto out;
@@ -58,8 +60,11 @@ static int write_file(struct rig *rig, const struct ids *ids, const char *path)
     progress_begin(&progress, "logits", "tokens", ids->n);
     code = write_rows(rig, ids, rows, n_rows, file, &progress);
     progress_end(&progress);
-    if (fclose(file) != 0 && code == EXIT_GOOD)
+    if (to_stdout) {
+        if (code == EXIT_GOOD) code = output_check();
+    } else if (fclose(file) != 0 && code == EXIT_GOOD) {
         code = say_error("cannot write %s: %s", path, strerror(errno));
+    }
 out:
     block_free(rows);
     return code;
@@ -115,5 +120,7 @@ int eval_logits(int argc, char **argv)
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (options.ids == NULL || options.out == NULL)
         return say_error("give --ids FILE and --out FILE");
+    if (strcmp(options.out, "-") == 0 && kv_flags_print_stats(&model.kv))
+        return say_error("--kv-stats -: standard output has the logits; name a file");
     return evaluate(&options, &model);
 }

@@ -129,6 +129,16 @@ static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle
                      score->task->name, score->n_tokens);
 }
 
+// Whether an interrupt left answers to some of the questions, which are a score of their own.
+static bool is_worth_telling(int code, struct needle_score *score)
+{
+    if (code != EXIT_INTERRUPTED || score->task->by_head || score->n_questions == 0) return false;
+    say_note("interrupted at %u tokens: %zu of %u questions are answered", score->n_tokens,
+             score->n_questions, score->options->n_questions);
+    if (score->dense != NULL && score->dense->n_questions == 0) score->dense = NULL;
+    return true;
+}
+
 static int report_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score,
                          json_t *rows)
 {
@@ -139,9 +149,11 @@ static int report_length(struct rig *rig, const struct puzzle *widest, struct ne
     SAY_TRY(kv_report_take(engine, &before));
     int code = score->task->by_head ? run_heads(rig, widest, score, &heads)
                                     : run_length(rig, widest, score);
-    json_t *kv = NULL;
-    if (code == EXIT_GOOD) kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
-    if (code == EXIT_GOOD) code = kv != NULL ? report_score(score, &heads, kv, rows) : EXIT_BAD;
+    if (code == EXIT_GOOD || is_worth_telling(code, score)) {
+        json_t *kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
+        const int told = kv != NULL ? report_score(score, &heads, kv, rows) : EXIT_BAD;
+        if (told != EXIT_GOOD) code = told;
+    }
     needle_heads_free(&heads);
     return code;
 }
@@ -165,10 +177,13 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
         needle_score_free(&score);
         needle_score_free(&dense);
     }
-    if (code == EXIT_GOOD && !options->show && strcmp(options->format, "json") == 0)
-        code = report_print_json(rows);
-    else
+    const bool told = code == EXIT_GOOD || code == EXIT_INTERRUPTED;
+    if (told && !options->show && strcmp(options->format, "json") == 0) {
+        const int printed = report_print_json(rows);
+        if (printed != EXIT_GOOD) code = printed;
+    } else {
         json_decref(rows);
+    }
     if (code == EXIT_GOOD && low)
         code = say_error("the score is below --min-score %g", (double)options->min_score);
     return code;
@@ -215,8 +230,10 @@ static int check_options(const struct needle_task *task, const struct needle_opt
                          uint32_t *n_ctx)
 {
     uint32_t longest = 0;
-    for (uint32_t i = 0; i < options->lengths.n; i++)
+    for (uint32_t i = 0; i < options->lengths.n; i++) {
+        if (options->lengths.items[i] == 0) return say_error("--lengths 0: must be at least 1");
         if (options->lengths.items[i] > longest) longest = options->lengths.items[i];
+    }
     if (options->n_needles == 0 || options->n_questions == 0)
         return say_error("--needles and --questions must be at least 1");
     if (options->n_needles > longest)

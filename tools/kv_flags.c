@@ -16,7 +16,7 @@ static const struct flag table[] = {
      "all rows hot; cold ones all read; or picked; auto, or none: dense until --kv-vram is full"},
     {"--kv-prefill", FLAG_TEXT, OPTION(prefill), "dense|sparse", "what steps of many tokens read"},
     {"--kv-selector", FLAG_TEXT, OPTION(selector), "cluster|chunk|block|flat",
-     "how rows are picked; flat scores every key"},
+     "how rows are grouped (in mode stream too) and picked; flat scores every key"},
     {"--kv-budget", FLAG_TEXT, OPTION(budget), "N or X%", "tokens picked, or share of the sealed"},
     {"--kv-sink", FLAG_COUNT, OPTION(n_sink), "0..1M", "first tokens, always read"},
     {"--kv-window", FLAG_COUNT, OPTION(n_window), "0..16M", "newest tokens, always read"},
@@ -26,12 +26,13 @@ static const struct flag table[] = {
     {"--kv-type", FLAG_TEXT, OPTION(type), "f16|bf16|q8|q4|q2",
      "of sealed rows, from when segments are merged; f16 and bf16 stand for -ctk and -ctv too"},
     {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
-    {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box", "what a unit is judged by"},
+    {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box",
+     "units by their mean key, or by the most that keys in their ball or box can score"},
     {"--kv-positions", FLAG_TEXT, OPTION(positions), "true|collapsed",
      "collapsed: sealed keys are all equally far, for contexts longer than trained on"},
     {"--kv-stage2", FLAG_TEXT, OPTION(stage2), "off|q4|q8",
      "codes of the keys that score the candidates token by token"},
-    {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "X",
+    {"--kv-candidates", FLAG_FLOAT, OPTION(candidates), "1..1000000",
      "of stage 2, times the budget; at least 4096 tokens"},
     {"--kv-coverage", FLAG_TEXT, OPTION(coverage), "X[,bound]",
      "raise budgets until the estimate (or the bound) of the coverage is X; 0: off"},
@@ -48,8 +49,9 @@ static const struct flag table[] = {
     {"--kv-disk-path", FLAG_TEXT, OPTION(disk_path), "DIR", "where; default: " KV_DISK_PATH},
     {"--kv-disk-writes-per-day", FLAG_SIZE, OPTION(disk_day_bytes), "SIZE",
      "most that this process writes there in 24 hours; 0: no limit"},
-    {"--kv-deadline", FLAG_FLOAT, OPTION(deadline_ms), "MS",
-     "that a layer's step of one token waits for the disk; what is late is estimated; 0: no end"},
+    {"--kv-deadline", FLAG_FLOAT, OPTION(deadline_ms), "0..1000000",
+     "milliseconds that a layer's step of one token waits for the disk; what is late is estimated; "
+     "0: no end"},
     {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%", "decode steps compared with exact attention"},
     {"--kv-dense-layers", FLAG_COUNT, OPTION(n_dense_layers), "0..4k",
      "first layers that read everything"},
@@ -116,10 +118,7 @@ static int read_threshold(const char *text, struct fathom_kv_params *kv)
 
 static int read_deadline(const struct kv_options *options, struct fathom_kv_params *kv)
 {
-    enum { MOST_MS = 1000000 };
     const float ms = options->deadline_ms;
-    if (!(ms >= 0 && ms <= MOST_MS))
-        return say_error("--kv-deadline %g: must be 0 to %d", (double)ms, MOST_MS);
     if (ms > 0 && options->deterministic)
         return say_error("--kv-deadline %g: what is late differs from run to run, which "
                          "--deterministic rules out",
@@ -181,8 +180,6 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     SAY_TRY(read_deadline(options, kv));
     SAY_TRY(read_segment(&options->segment, kv));
     kv->candidates = options->candidates;
-    if (!(kv->candidates >= 1 && kv->candidates <= 1e6f))
-        return say_error("--kv-candidates %g: must be 1 to 1000000", (double)kv->candidates);
     if (!parse_percent(options->verify, &kv->verify_share))
         return say_error("--kv-verify %s: must be from 0%% to 100%%, with the %% sign",
                          options->verify);

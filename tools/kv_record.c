@@ -192,10 +192,22 @@ int kv_record_check(const struct kv_record_options *options)
     return check_older(options->folder);
 }
 
+static void say_older(const char *folder)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/index.json", folder);
+    if (access(path, F_OK) == 0)
+        say_note("--kv-record %s: replaces the record that is there", folder);
+}
+
 int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single)
 {
     const uint32_t n_skip = options->steps.n > 1 ? options->steps.items[1] : 0;
-    if (options->folder == NULL || n_skip < n_single) return EXIT_GOOD;
+    if (options->folder == NULL) return EXIT_GOOD;
+    if (n_skip < n_single) {
+        say_older(options->folder);
+        return EXIT_GOOD;
+    }
     if (n_single == 0)
         return say_error("--kv-record %s: the run feeds no token by itself, so there is no step to "
                          "record: give a larger -n or -c",

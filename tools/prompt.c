@@ -13,7 +13,7 @@ static const struct flag flags[] = {
     {"-p, --prompt", FLAG_TEXT, OPTION(text), "TEXT", "the text; after that of -f if both"},
     {"-f, --file", FLAG_TEXT, OPTION(file), "FILE", "a file's bytes as they are; -: stdin"},
     {"-e, --escape", FLAG_ON, OPTION(escapes), NULL,
-     "-p knows \\n \\t \\r \\0 \\\\ \\\" \\' \\xHH"},
+     "-p knows \\n \\t \\r \\0 \\\\ \\\" \\' \\xHH; any other backslash stays"},
     {"--no-bos", FLAG_ON, OPTION(no_bos), NULL, "put no BOS first, even if the model wants one"},
     {"--parse-special", FLAG_ON, OPTION(parse_special), NULL,
      "spellings of control tokens in the text become those tokens"},

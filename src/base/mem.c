@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,6 +33,19 @@ bool size_mul(size_t a, size_t b, size_t *out)
     if (__builtin_mul_overflow(a, b, &product)) return false;
     *out = product;
     return true;
+}
+
+struct size_text size_text(uint64_t bytes)
+{
+    struct size_text size;
+    const double mib = 1 << 20, gib = 1 << 30;
+    if (bytes < 1 << 20 && bytes > 0)
+        (void)snprintf(size.text, sizeof size.text, "%u bytes", (uint32_t)bytes);
+    else if (bytes < 1 << 30)
+        (void)snprintf(size.text, sizeof size.text, "%.1f MiB", (double)bytes / mib);
+    else
+        (void)snprintf(size.text, sizeof size.text, "%.2f GiB", (double)bytes / gib);
+    return size;
 }
 
 size_t size_round(size_t bytes, size_t multiple)

@@ -45,7 +45,8 @@ static fathom_status check_range(const char *field, uint32_t value, uint32_t lea
 static fathom_status check_share(const char *field, float value, float most)
 {
     if (value >= 0.0f && value <= most) return FATHOM_OK;
-    return status_set(FATHOM_EINVAL, "%s=%g: must be 0 to %g", field, (double)value, (double)most);
+    return status_set(FATHOM_EINVAL, "%s=%g: must be 0 to %.0f", field, (double)value,
+                      (double)most);
 }
 
 static fathom_status check_collapsed(const struct fathom_engine_params *p)

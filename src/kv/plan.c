@@ -179,9 +179,9 @@ static fathom_status size_tail(fathom_engine *engine)
         size_round(n_needed * p->n_seqs_max * tail_token_bytes(engine), 1 << 20) >> 20;
     if (kv->device_bytes > 0 && n_needed > n_fit && n_fit < p->n_tokens_max)
         return status_set(FATHOM_ENOMEM,
-                          "kv.device_bytes (--kv-vram) of %.1f MiB holds %llu tokens: %llu are "
+                          "kv.device_bytes (--kv-vram) of %s holds %llu tokens: %llu are "
                           "needed, in %llu MiB; raise it%s",
-                          (double)kv->device_bytes / (1 << 20), (unsigned long long)n_fit,
+                          size_text(kv->device_bytes).text, (unsigned long long)n_fit,
                           (unsigned long long)n_needed, (unsigned long long)n_mib,
                           engine->tiered ? ", or make the window, segments or batch smaller"
                                          : ", or choose another kv.mode (--kv-mode)");
@@ -239,19 +239,6 @@ static void write_disk(const fathom_engine *engine, const struct sizes *sizes, c
     else
         snprintf(text, bytes, "%u of %u segments fit RAM, the others: %s%s", sizes->n_merged_ram,
                  sizes->n_merged, segments->store_ops->text(segments->store), deadline);
-}
-
-struct size_text {
-    char text[24];
-};
-
-static struct size_text size_text(uint64_t bytes)
-{
-    struct size_text size;
-    const bool small = bytes < 1 << 30;
-    snprintf(size.text, sizeof size.text, small ? "%.1f MiB" : "%.2f GiB",
-             (double)bytes / (small ? 1 << 20 : 1 << 30));
-    return size;
 }
 
 static void write_plan(fathom_engine *engine, const struct sizes *sizes)

@@ -8,6 +8,8 @@
 
 #include "src/kv/build.h"
 
+#include <stdio.h>
+
 #include "src/base/clock.h"
 #include "src/base/status.h"
 
@@ -52,8 +54,10 @@ static bool write_heads(fathom_engine *engine, struct segment *victim, uint32_t 
             continue;
         unwrite(segments, victim, head);
         segments->store_failed = true;
+        (void)snprintf(segments->store_error, sizeof segments->store_error, "%s",
+                       fathom_last_error());
         log_write(&engine->device->log, FATHOM_LOG_WARN,
-                  "nothing more goes to disk, the cache goes on in RAM: %s", fathom_last_error());
+                  "nothing more goes to disk, the cache goes on in RAM: %s", segments->store_error);
         return false;
     }
     return true;
@@ -235,6 +239,24 @@ void seal_advance(fathom_engine *engine, struct slot *slot, uint32_t n_new)
     advance_merge(engine, slot);
 }
 
+static fathom_status say_full(const fathom_engine *engine, uint32_t n_new)
+{
+    const struct segments *segments = &engine->segments;
+    const char *others = engine->params.n_seqs_max > 1 ? ", or free sequences" : "";
+    if (segments->store_failed)
+        return status_set(
+            FATHOM_EFULL,
+            "no room for %u more token%s: the hot arena and RAM are full, and nothing "
+            "goes to disk any more (%s); or raise kv.host_bytes (--kv-ram)%s",
+            n_new, n_new == 1 ? "" : "s", segments->store_error, others);
+    return status_set(FATHOM_EFULL,
+                      "no room for %u more token%s: the hot arena is full, and RAM%s cannot take "
+                      "what leaves it; raise kv.host_bytes (--kv-ram) or kv.disk_bytes "
+                      "(--kv-disk)%s",
+                      n_new, n_new == 1 ? "" : "s", segments->store != NULL ? " and disk" : "",
+                      others);
+}
+
 fathom_status seal_make_room(fathom_engine *engine, struct slot *slot, uint32_t n_new)
 {
     if (!engine->tiered) return FATHOM_OK;
@@ -246,13 +268,7 @@ fathom_status seal_make_room(fathom_engine *engine, struct slot *slot, uint32_t 
         const uint32_t n_sealed = slot->n_sealed;
         slot->merge.credit = (uint64_t)engine->params.kv.n_merged * engine->segments.n_heads;
         advance_merge(engine, slot);
-        if (slot->n_sealed >= n_sealed)
-            return status_set(FATHOM_EFULL,
-                              "no room for %u tokens more: the hot arena is full, and RAM%s cannot "
-                              "take what leaves it; raise kv.host_bytes (--kv-ram) or "
-                              "kv.disk_bytes (--kv-disk)%s",
-                              n_new, engine->segments.store != NULL ? " and disk" : "",
-                              engine->params.n_seqs_max > 1 ? ", or free sequences" : "");
+        if (slot->n_sealed >= n_sealed) return say_full(engine, n_new);
     }
     return FATHOM_OK;
 }

@@ -50,8 +50,9 @@ struct segments {
     uint32_t next_id;
     struct store_extent *extents; // [n_all, n_heads] if there is a disk
     const struct store_ops *store_ops;
-    struct store *store; // NULL: no disk
-    bool store_failed;   // a write failed: nothing more is written
+    struct store *store;   // NULL: no disk
+    bool store_failed;     // a write failed: nothing more is written
+    char store_error[256]; // why
 };
 
 // A segment with places for its index and rows and one reference; NULL when there is none left.

@@ -125,10 +125,10 @@ static fathom_status check_least(const fathom_engine *engine, const struct sizes
     const uint64_t working_bytes = s->working_bytes + staging_bytes(engine, s, needed);
     return status_set(
         FATHOM_ENOMEM,
-        "kv.host_bytes (--kv-ram) of %.1f MiB: %llu MiB are needed: %.1f for the index, %.1f for "
+        "kv.host_bytes (--kv-ram) of %s: %llu MiB are needed: %.1f for the index, %.1f for "
         "segments before they are merged, %.1f for merged ones, %.1f for search, staging and "
         "scratch; raise it%s%s, take smaller segments (--kv-segment), or shorten the context",
-        (double)kv->host_bytes / mib, (unsigned long long)(needed >> 20),
+        size_text(kv->host_bytes).text, (unsigned long long)(needed >> 20),
         (double)s->index_bytes / mib, (double)s->small_bytes / mib, (double)merged_bytes / mib,
         (double)working_bytes / mib,
         kv->disk_bytes > 0 || s->n_merged == 0
@@ -185,9 +185,9 @@ void sizes_warn_disk(const fathom_engine *engine, const struct sizes *s)
         return;
     log_write(
         &engine->device->log, FATHOM_LOG_WARN,
-        "kv: kv.disk_bytes (--kv-disk) of %.1f MiB holds less than a sequence of %u tokens sends "
+        "kv: kv.disk_bytes (--kv-disk) of %s holds less than a sequence of %u tokens sends "
         "there, up to %llu MiB: raise it or kv.host_bytes (--kv-ram), or shorten the context",
-        (double)p->kv.disk_bytes / (1 << 20), p->n_tokens_max,
+        size_text(p->kv.disk_bytes).text, p->n_tokens_max,
         (unsigned long long)(size_round((s->n_merged - s->n_merged_ram) * merged_bytes, 1 << 20) >>
                              20));
 }

@@ -35,6 +35,7 @@ struct override {
         double number;
         struct fathom_gguf_string string;
     } value;
+    bool asked_for; // looked up
 };
 
 struct metadata {
@@ -177,9 +178,25 @@ static fathom_status find(const struct metadata *metadata, const char *key, stru
     FATHOM_TRY(expand_key(metadata, key, found->key));
     found->override = NULL;
     for (uint32_t i = 0; i < metadata->n_overrides; i++)
-        if (strcmp(metadata->overrides[i].key, found->key) == 0)
+        if (strcmp(metadata->overrides[i].key, found->key) == 0) {
+            metadata->overrides[i].asked_for = true;
             found->override = &metadata->overrides[i];
+        }
     found->entry = fathom_gguf_find(metadata->gguf, found->key);
+    return FATHOM_OK;
+}
+
+fathom_status metadata_check_overrides(const struct metadata *metadata)
+{
+    for (uint32_t i = 0; i < metadata->n_overrides; i++) {
+        const struct override *override = &metadata->overrides[i];
+        if (override->asked_for || fathom_gguf_find(metadata->gguf, override->key) != NULL)
+            continue;
+        return status_set(FATHOM_EINVAL,
+                          "override of %s: the file has no such key, and nothing looks it up for "
+                          "this model: check its spelling",
+                          override->key);
+    }
     return FATHOM_OK;
 }
 

@@ -14,6 +14,10 @@ FATHOM_MUST_USE fathom_status metadata_open(const fathom_gguf *gguf, const char 
 void metadata_close(struct metadata **metadata);
 const fathom_gguf *metadata_gguf(const struct metadata *metadata);
 
+// After all was looked up: EINVAL names an override of a key that nobody looked up and the file
+// does not have, which is a misspelt one.
+FATHOM_MUST_USE fathom_status metadata_check_overrides(const struct metadata *metadata);
+
 bool metadata_has(const struct metadata *metadata, const char *key);
 
 // The value of a key, or `fallback` if there is none. ECORRUPT, naming the key, if it is of another

@@ -49,6 +49,9 @@ fathom_status fathom_model_open(const char *path, const struct fathom_model_para
         goto file;
     }
     FATHOM_CHECK(read_vocab(m), file);
+    // A file without weights has its vocabulary looked up alone.
+    if (fathom_gguf_tensor_count(m->gguf) > 0)
+        FATHOM_CHECK(metadata_check_overrides(m->metadata), file);
     if (params->device != NULL) FATHOM_CHECK(weights_open(m, params), file);
     *model = m;
     return FATHOM_OK;

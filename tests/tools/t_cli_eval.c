@@ -1,7 +1,10 @@
 // The tasks of `fathom eval` that hide needles in texts, run on the needle model. It was trained on
 // niah's form, so other tasks are not judged by their scores. argv[1] is the command.
 
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "tests/check.h"
 #include "tests/tools/cli.h"
@@ -29,6 +32,31 @@ static void t_niah(void **state)
     cli = cli_run("%s --min-score 1 --rope-freq-base 100 -o json", line);
     assert_int_equal(cli.code, 1);
     assert_non_null(strstr(cli.err, "--min-score"));
+}
+
+// What was answered when it was interrupted is told.
+static void t_interrupted(void **state)
+{
+    (void)state;
+    char *argv[] = {"fathom",    "eval", "niah",        "-m",     cli_model(), "--lengths", "1k",
+                    "--needles", "8",    "--questions", "100000", "--print",   NULL};
+    FILE *out;
+    char line[512];
+    int fd, status;
+    const int pid = cli_start(argv, &fd);
+    out = fdopen(fd, "r");
+    assert_non_null(out);
+    while (fgets(line, sizeof line, out) != NULL && line[0] != '(') // "(right)"
+        continue;
+    assert_int_equal(kill(pid, SIGINT), 0);
+    bool told = false;
+    while (fgets(line, sizeof line, out) != NULL)
+        told = told || strstr(line, "|     1024 |       8 |") != NULL;
+    (void)fclose(out);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 128 + SIGINT);
+    assert_true(told);
 }
 
 // With few tokens picked of few, the first stage's candidates must not be few as well.
@@ -218,13 +246,10 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_niah),
-        cmocka_unit_test(t_niah_sparse),
-        cmocka_unit_test(t_niah_sparse_prefill),
-        cmocka_unit_test(t_multikey),
-        cmocka_unit_test(t_every_task),
-        cmocka_unit_test(t_depths),
-        cmocka_unit_test(t_tables),
+        cmocka_unit_test(t_interrupted), cmocka_unit_test(t_niah),
+        cmocka_unit_test(t_niah_sparse), cmocka_unit_test(t_niah_sparse_prefill),
+        cmocka_unit_test(t_multikey),    cmocka_unit_test(t_every_task),
+        cmocka_unit_test(t_depths),      cmocka_unit_test(t_tables),
         cmocka_unit_test(t_chat),
     };
     int code = check_run("cli_eval", tests, sizeof tests / sizeof tests[0]);

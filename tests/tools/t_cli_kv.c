@@ -179,9 +179,9 @@ static void t_sizes_asked_for(void **state)
     static const char *const cases[][2] = {
         {"needed, in ", "--kv-mode sparse --kv-vram"},
         {"needed, in ", "--kv-mode dense --kv-vram"},
-        {"MiB: ", "--kv-mode sparse --kv-ram"},
-        {"MiB: ", "--kv-mode sparse --kv-disk 1G --kv-ram"},
-        {"MiB: ", "--kv-mode sparse --kv-selector flat --kv-disk 1G --kv-ram"},
+        {" bytes: ", "--kv-mode sparse --kv-ram"},
+        {" bytes: ", "--kv-mode sparse --kv-disk 1G --kv-ram"},
+        {" bytes: ", "--kv-mode sparse --kv-selector flat --kv-disk 1G --kv-ram"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cli cli = cli_run("run -m $M -p x -n 1 -lv 0 %s 1K", cases[i][1]);
@@ -324,6 +324,7 @@ static void t_record(void **state)
                                 cli_prompt_file(), folder);
     assert_int_equal(failed.code, 1);
     assert_non_null(strstr(failed.err, "/dev/full"));
+    assert_non_null(strstr(failed.err, ": replaces the record that is there\n"));
     json = cli_parse(cli_run("bench attend --record %s --no-dense -o json", folder).out);
     assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
     json_decref(json);

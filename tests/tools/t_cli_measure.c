@@ -2,7 +2,10 @@
 // numbers are checked against others computed here. argv[1] is the command.
 
 #include <math.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/check.h"
 #include "tests/tools/cli.h"
@@ -39,7 +42,14 @@ static void t_eval_logits(void **state)
     float *logits = read_logits(path, n);
     for (int i = 0; i < 5; i++)
         assert_int_equal(top_of(logits + (n - 5 + (size_t)i) * N_VOCAB), "48213"[i]);
+    // The same on standard output.
+    struct cli cli = cli_run("eval logits -m $M --ids %s --out - -b 50", ids);
+    cli_expect_good(cli);
+    assert_int_equal(cli.out_bytes, n * N_VOCAB * sizeof(float));
+    assert_memory_equal(cli.out, logits, cli.out_bytes);
     free(logits);
+    cli_expect_error(cli_run("eval logits -m $M --ids %s --out - --kv-stats -", ids),
+                     "standard output has the logits");
 }
 
 enum { N_CTX = 64, N_CHUNKS = 2, FIRST = N_CTX / 2 }; // rows FIRST to N_CTX - 2 are scored
@@ -183,6 +193,31 @@ static void t_bench(void **state)
     assert_null(strstr(cli.out, "tg"));
 }
 
+// The tests that were done are told all the same.
+static void t_bench_interrupted(void **state)
+{
+    (void)state;
+    char *argv[] = {"fathom", "bench", "-m", cli_model(), "-p", "1",    "-n", "0",
+                    "-d",     "0,64k", "-r", "1",         "-o", "json", NULL};
+    char text[4096];
+    size_t n = 0;
+    ssize_t got;
+    int fd, status;
+    const int pid = cli_start(argv, &fd);
+    sleep(1); // the second test is being prepared
+    assert_int_equal(kill(pid, SIGINT), 0);
+    while ((got = read(fd, text + n, sizeof text - 1 - n)) > 0)
+        n += (size_t)got;
+    close(fd);
+    text[n] = '\0';
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 128 + SIGINT);
+    json_t *rows = cli_parse(text);
+    assert_in_range(json_array_size(rows), 0, 1);
+    json_decref(rows);
+}
+
 // The kernels that ran, from the name of the device, with flags. To be freed.
 static char *kernels_with(const char *flags)
 {
@@ -237,9 +272,10 @@ int main(int argc, char **argv)
 {
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_eval_logits),   cmocka_unit_test(t_perplexity),
-        cmocka_unit_test(t_kl_divergence), cmocka_unit_test(t_bench),
-        cmocka_unit_test(t_isa),           cmocka_unit_test(t_inspect),
+        cmocka_unit_test(t_eval_logits),       cmocka_unit_test(t_perplexity),
+        cmocka_unit_test(t_kl_divergence),     cmocka_unit_test(t_bench),
+        cmocka_unit_test(t_bench_interrupted), cmocka_unit_test(t_isa),
+        cmocka_unit_test(t_inspect),
     };
     int code = check_run("cli_measure", tests, sizeof tests / sizeof tests[0]);
     cli_close();
