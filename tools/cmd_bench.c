@@ -216,7 +216,7 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
         say_note("interrupted: %zu of %zu tests are done", bench->n_done, bench->n_tests);
     if (json)
         SAY_TRY(report_print_json(build_json(bench, model)));
-    else
+    else if (bench->n_done > 0)
         print_table(bench);
     SAY_TRY(rig_report(&bench->rig, model));
     return code;

@@ -129,10 +129,10 @@ static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle
                      score->task->name, score->n_tokens);
 }
 
-// Whether an interrupt left answers to some of the questions, which are a score of their own.
-static bool is_worth_telling(int code, struct needle_score *score)
+// After an interrupt: makes the answers so far a score of their own. False if there are none.
+static bool end_early(struct needle_score *score)
 {
-    if (code != EXIT_INTERRUPTED || score->task->by_head || score->n_questions == 0) return false;
+    if (score->task->by_head || score->n_questions == 0) return false;
     say_note("interrupted at %u tokens: %zu of %u questions are answered", score->n_tokens,
              score->n_questions, score->options->n_questions);
     if (score->dense != NULL && score->dense->n_questions == 0) score->dense = NULL;
@@ -149,7 +149,7 @@ static int report_length(struct rig *rig, const struct puzzle *widest, struct ne
     SAY_TRY(kv_report_take(engine, &before));
     int code = score->task->by_head ? run_heads(rig, widest, score, &heads)
                                     : run_length(rig, widest, score);
-    if (code == EXIT_GOOD || is_worth_telling(code, score)) {
+    if (code == EXIT_GOOD || (code == EXIT_INTERRUPTED && end_early(score))) {
         json_t *kv = rig_is_dense(rig) ? json_null() : kv_report_json(engine, &before);
         const int told = kv != NULL ? report_score(score, &heads, kv, rows) : EXIT_BAD;
         if (told != EXIT_GOOD) code = told;
