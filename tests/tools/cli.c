@@ -83,18 +83,13 @@ char *cli_read_file(const char *path, size_t *bytes)
     return data;
 }
 
-struct cli cli_run(const char *format, ...)
+// `before`: shell commands.
+static struct cli run(const char *before, const char *arguments)
 {
-    char arguments[LINE_BYTES];
-    va_list list;
-    va_start(list, format);
-    int n = vsnprintf(arguments, sizeof arguments, format, list);
-    va_end(list);
-    assert_in_range(n, 0, LINE_BYTES - 1);
-    char line[LINE_BYTES + 3 * PATH_BYTES];
+    char line[LINE_BYTES + 4 * PATH_BYTES];
     // The arguments come last, so that a redirection in them wins.
-    snprintf(line, sizeof line, "</dev/null >%s 2>%s %s %s", cli_path("out"), cli_path("err"),
-             command, arguments);
+    snprintf(line, sizeof line, "%s </dev/null >%s 2>%s %s %s", before, cli_path("out"),
+             cli_path("err"), command, arguments);
     int status = system(line);
     struct cli cli = {.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
     free(texts[0]);
@@ -105,6 +100,22 @@ struct cli cli_run(const char *format, ...)
     cli.out = texts[0];
     cli.err = texts[1];
     return cli;
+}
+
+struct cli cli_run(const char *format, ...)
+{
+    char arguments[LINE_BYTES];
+    va_list list;
+    va_start(list, format);
+    int n = vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    assert_in_range(n, 0, LINE_BYTES - 1);
+    return run("", arguments);
+}
+
+struct cli cli_run_confined(const char *arguments)
+{
+    return run("ulimit -v 4194304 &&", arguments); // KiB
 }
 
 const char *cli_prompt_file(void)

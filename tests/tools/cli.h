@@ -36,6 +36,9 @@ char *cli_read_file(const char *path, size_t *bytes);
 // Runs the command with arguments as the shell splits them; the line may redirect.
 struct cli cli_run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// The same with 4 GiB of address space.
+struct cli cli_run_confined(const char *arguments);
+
 // The needle text in a file, and its ids in a file: BOS and the bytes, which are the model's
 // tokens.
 const char *cli_prompt_file(void);

@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/check.h"
@@ -164,27 +163,15 @@ static void t_context_fits_memory(void **state)
     assert_null(strstr(cli.err, "KV cache dense: 268435456 tokens"));
 }
 
-// Runs with little address space left to the command.
-static struct cli run_confined(const char *line)
-{
-    struct rlimit old, limit;
-    assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
-    limit = (struct rlimit){.rlim_cur = 4ul << 30, .rlim_max = old.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
-    struct cli cli = cli_run("%s", line);
-    assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
-    return cli;
-}
-
 static void t_no_memory_names_remedy(void **state)
 {
     (void)state;
-    if (run_confined("--version").code != 0) check_skip("sanitizers need more address space");
+    if (cli_run_confined("--version").code != 0) check_skip("sanitizers need more address space");
     static const char *const modes[] = {"dense", "stream"};
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
         char line[128];
         snprintf(line, sizeof line, "run -m $M -p x -lv 0 -t 2 -c 8m --kv-mode %s", modes[i]);
-        cli_expect_error(run_confined(line), "Cannot allocate memory: give a smaller -c");
+        cli_expect_error(cli_run_confined(line), "Cannot allocate memory: give a smaller -c");
     }
 }
 
