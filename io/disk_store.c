@@ -178,9 +178,10 @@ static fathom_status check_caps(struct store *store, uint32_t n_pages)
     const uint64_t day_bytes = store_day_bytes(&store->day, clock_ns());
     if (store->day_bytes_max > 0 && bytes > store->day_bytes_max - day_bytes)
         return status_set(FATHOM_EFULL,
-                          "disk tier: %" PRIu64 " bytes were written in 24 hours and %" PRIu64
-                          " more would exceed --kv-disk-writes-per-day %" PRIu64,
-                          day_bytes, bytes, store->day_bytes_max);
+                          "disk tier: %s were written in 24 hours and %s more would exceed "
+                          "--kv-disk-writes-per-day of %s: raise it",
+                          size_text(day_bytes).text, size_text(bytes).text,
+                          size_text(store->day_bytes_max).text);
     return FATHOM_OK;
 }
 
@@ -203,6 +204,11 @@ static fathom_status write_pieces(struct store *store, struct store_extent exten
     return store_flight_pass(&outcome);
 }
 
+static struct size_text pages_text(uint32_t n_pages)
+{
+    return size_text((uint64_t)n_pages * STORE_PAGE_BYTES);
+}
+
 static fathom_status write_extent(struct store *store, const void *data, uint32_t n_pages,
                                   struct store_extent *extent)
 {
@@ -213,10 +219,10 @@ static fathom_status write_extent(struct store *store, const void *data, uint32_
     if (!store_ranges_take(&store->ranges, n_pages, &taken))
         return status_set(
             FATHOM_EFULL,
-            "disk tier: of the file's %u pages of %d bytes in %s %u are free, and not "
-            "%u side by side: raise --kv-disk",
-            store->ranges.n_pages, STORE_PAGE_BYTES, store->dir, store->ranges.n_free_pages,
-            n_pages);
+            "disk tier: --kv-disk of %s in %s has no room for %s more side by side (%s are free): "
+            "raise --kv-disk",
+            pages_text(store->ranges.n_pages).text, store->dir, pages_text(n_pages).text,
+            pages_text(store->ranges.n_free_pages).text);
     fathom_status status = grow(store, taken.first_page + n_pages);
     if (status >= 0) status = write_pieces(store, taken, data);
     if (status < 0) {

@@ -291,7 +291,10 @@ static const char about[] =
     "microseconds for one token in one layer. A dense run over the same rows in f16 comes first,\n"
     "of fewer layers or tokens where memory holds no more. An error is the length of the\n"
     "difference to its output over the length of that, for one query head: mean and largest.\n"
-    "Peak memory is that of the process from when the dense run has ended.";
+    "Peak memory is that of the process from when the dense run has ended. The share of a read is\n"
+    "of a read of 512 MiB: rows that fit the processor's cache are read faster than that. Rows "
+    "have\n"
+    "no positions here, so --kv-positions collapsed is not taken; --kv-stats wants a FILE.";
 
 int bench_attend(int argc, char **argv)
 {

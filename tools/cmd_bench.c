@@ -197,7 +197,11 @@ static int choose_context(const struct bench_options *options, uint32_t *n_ctx)
     uint32_t n_prompt = largest(&options->n_prompt), n_gen = largest(&options->n_gen);
     uint64_t n_needed =
         (uint64_t)largest(&options->n_depth) + (n_prompt > n_gen ? n_prompt : n_gen);
-    if (n_needed > UINT32_MAX || (*n_ctx != 0 && n_needed > *n_ctx))
+    if (n_needed > RIG_CTX_MAX)
+        return say_error("the tests need a context of %llu tokens, and one has at most %d: give "
+                         "smaller -p, -n and -d",
+                         (unsigned long long)n_needed, RIG_CTX_MAX);
+    if (*n_ctx != 0 && n_needed > *n_ctx)
         return say_error("the tests need a context of %llu tokens: give a larger -c or none, or "
                          "smaller -p, -n and -d",
                          (unsigned long long)n_needed);
@@ -213,7 +217,7 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
     const int code = run_tests(bench);
     if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
     if (code == EXIT_INTERRUPTED)
-        say_note("interrupted: %zu of %zu tests are done", bench->n_done, bench->n_tests);
+        say_note("%zu of %zu tests are done", bench->n_done, bench->n_tests);
     if (json)
         SAY_TRY(report_print_json(build_json(bench, model)));
     else if (bench->n_done > 0)

@@ -191,6 +191,22 @@ static void set_text_entry(json_t *json, const char *key, const fathom_gguf *ggu
     json_object_set_new(json, key, text ? build_item(gguf, entry, 0) : json_null());
 }
 
+// What keeps Fathom from running a file whose metadata are good.
+static void set_problem(json_t *json, const fathom_gguf *gguf)
+{
+    const size_t n = fathom_gguf_tensor_count(gguf);
+    size_t i = 0;
+    while (i < n && fathom_gguf_tensor_at(gguf, i)->data != NULL)
+        i++;
+    if (i == n) return;
+    const struct fathom_gguf_tensor *tensor = fathom_gguf_tensor_at(gguf, i);
+    char text[TEXT_BYTES_SHOWN];
+    snprintf(text, sizeof text, "tensor %.*s has weight type %s, which is not supported",
+             (int)(tensor->name.bytes < 64 ? tensor->name.bytes : 64), tensor->name.text,
+             type_name(tensor->type));
+    json_object_set_new(json, "problem", build_text(text));
+}
+
 // model: NULL if it cannot be opened, for the reason `problem`.
 static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, const char *problem,
                             const struct inspect_options *options)
@@ -205,7 +221,10 @@ static json_t *build_report(const fathom_gguf *gguf, const fathom_model *model, 
     set_text_entry(json, "name", gguf, "general.name");
     set_text_entry(json, "tokenizer", gguf, "tokenizer.ggml.model");
     set_text_entry(json, "pre_tokenizer", gguf, "tokenizer.ggml.pre");
-    if (model == NULL) json_object_set_new(json, "problem", build_text(problem));
+    if (model == NULL)
+        json_object_set_new(json, "problem", build_text(problem));
+    else
+        set_problem(json, gguf);
     if (model != NULL) json_object_set_new(json, "vocabulary", build_vocabulary(model));
     // A vocabulary alone has no shape.
     if (model != NULL && fathom_model_info(model)->n_layers > 0)
@@ -315,7 +334,9 @@ static int inspect(const struct rig_options *file, const struct inspect_options 
     params.n_overrides = file->overrides.n;
     // A file that Fathom cannot run is still worth looking at.
     const char *problem = "";
-    if (fathom_model_open(file->path, &params, &model) != FATHOM_OK) problem = fathom_last_error();
+    const fathom_status status = fathom_model_open(file->path, &params, &model);
+    if (status == FATHOM_EINVAL) SAY_CHECK(say_status(status), out); // the user's override
+    if (status != FATHOM_OK) problem = fathom_last_error();
     json_t *report = build_report(gguf, model, problem, options);
     if (json) {
         code = report_print_json(report);

@@ -110,21 +110,23 @@ static int score_all(struct scorer *scorer)
     progress_begin(&progress, "perplexity", "tokens",
                    (uint64_t)scorer->n_chunks * (scorer->n_ctx - 1));
     progress_laps(&progress, scorer->n_ctx - 1);
-    for (uint32_t i = 0; i < scorer->n_chunks; i++) {
-        SAY_CHECK(
-            score_chunk(scorer, scorer->ids + (size_t)i * scorer->n_ctx, shared ? NULL : &progress),
-            out);
-        if (shared && i == 0) say_rest(scorer, timer_now_ms() - start_ms);
+    uint32_t n_done = 0;
+    for (; n_done < scorer->n_chunks; n_done++) {
+        SAY_CHECK(score_chunk(scorer, scorer->ids + (size_t)n_done * scorer->n_ctx,
+                              shared ? NULL : &progress),
+                  out);
+        if (shared && n_done == 0) say_rest(scorer, timer_now_ms() - start_ms);
         if (scorer->options.compare)
-            divergence_print_chunk(&scorer->sums, i + 1);
+            divergence_print_chunk(&scorer->sums, n_done + 1);
         else
-            printf("[%u]%.4f,", i + 1, exp(scorer->nll / (double)scorer->n_scored));
+            printf("[%u]%.4f,", n_done + 1, exp(scorer->nll / (double)scorer->n_scored));
         SAY_CHECK(output_check(), out);
     }
 out:
     if (scorer->n_scored > 0) printf("\n"); // messages begin a line of their own
     if (code == EXIT_GOOD) code = output_check();
     progress_end(&progress);
+    if (code == EXIT_INTERRUPTED) say_note("%u of %u chunks are scored", n_done, scorer->n_chunks);
     return code;
 }
 
@@ -166,6 +168,14 @@ static int prepare_rows(struct scorer *scorer)
     return scorer->rows != NULL && scorer->chunk != NULL ? EXIT_GOOD : EXIT_BAD;
 }
 
+// Writes statistics of what was done, also if it was not all.
+static int report(const struct scorer *scorer, const struct rig_options *model, int code)
+{
+    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
+    const int report_code = rig_report(&scorer->rig, model);
+    return code != EXIT_GOOD ? code : report_code;
+}
+
 // Perplexity of a text; writes the base file if one is named.
 static int score_text(struct scorer *scorer, const struct rig_options *model,
                       const struct prompt_options *prompt)
@@ -174,8 +184,10 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(prompt, &text), out);
+    SAY_CHECK(output_check_other(scorer->options.base_path, prompt->file), out);
     SAY_CHECK(output_try_file(scorer->options.base_path), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
+    rig_say_unpicked(&scorer->rig, model);
     scorer->n_ctx = scorer->rig.n_ctx;
     SAY_CHECK(check_context(scorer->n_ctx), out);
     SAY_CHECK(
@@ -189,9 +201,9 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
         SAY_CHECK(divergence_create(&scorer->base, scorer->options.base_path, scorer->n_ctx,
                                     scorer->rig.info->n_vocab, scorer->n_chunks, ids.data),
                   out);
-    SAY_CHECK(score_all(scorer), out);
-    print_estimate(scorer);
-    code = rig_report(&scorer->rig, model);
+    code = score_all(scorer);
+    if (code == EXIT_GOOD) print_estimate(scorer);
+    code = report(scorer, model, code);
 out:
     ids_free(&ids);
     bytes_free(&text);
@@ -205,6 +217,7 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
     SAY_TRY(divergence_open(base, scorer->options.base_path));
     model->n_ctx = base->n_ctx;
     SAY_TRY(rig_open(&scorer->rig, model));
+    rig_say_unpicked(&scorer->rig, model);
     if (base->n_vocab != scorer->rig.info->n_vocab)
         return say_error("%s: its vocabulary has %u tokens, the model's %u", base->path,
                          base->n_vocab, scorer->rig.info->n_vocab);
@@ -214,9 +227,9 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
     SAY_TRY(prepare_rows(scorer));
     size_t n_scored = (size_t)scorer->n_chunks * (scorer->n_ctx - 1 - scorer->n_ctx / 2);
     SAY_TRY(divergence_sums_init(&scorer->sums, n_scored));
-    SAY_TRY(score_all(scorer));
-    divergence_print(&scorer->sums);
-    return rig_report(&scorer->rig, model);
+    const int code = score_all(scorer);
+    if (code == EXIT_GOOD) divergence_print(&scorer->sums);
+    return report(scorer, model, code);
 }
 
 static int parse(struct scorer *scorer, struct rig_options *model, struct prompt_options *prompt,
@@ -237,7 +250,11 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         .about =
             "Perplexity of the second half of each chunk of -c tokens (llama.cpp's procedure).\n"
             "--kl-divergence-base FILE alone also writes the distributions; with --kl-divergence\n"
-            "it reads them and prints how far this model, or these flags, are from them.",
+            "it reads them and prints how far this model, or these flags, are from them. Tokens go "
+            "in\n"
+            "steps of -b; --kv-prefill is how those of more than one read the cache, so -b 1 "
+            "measures\n"
+            "what decoding picks.",
         .groups = groups,
         .n_groups = sizeof groups / sizeof groups[0],
     };
@@ -266,7 +283,7 @@ int cmd_perplexity(int argc, char **argv)
     scorer.no_bos = prompt.no_bos;
     int code = scorer.options.compare ? score_against_base(&scorer, &model)
                                       : score_text(&scorer, &model, &prompt);
-    int close_code = divergence_close(&scorer.base);
+    int close_code = divergence_close(&scorer.base, code == EXIT_GOOD);
     divergence_sums_free(&scorer.sums);
     block_free(scorer.rows);
     block_free(scorer.chunk);

@@ -71,6 +71,8 @@ static int parse(struct run *run, int argc, char **argv)
     if (!options->converse &&
         (talk->chat_template != NULL || talk->system != NULL || talk->single_turn))
         return say_error("--chat-template, -sys and -st need -cnv");
+    if (options->converse && options->display_prompt)
+        return say_error("--display-prompt: of no use with -cnv");
     const char *of_record = flags_given(&page, argc, argv, "--kv-record-layers, --kv-record-steps");
     if (of_record != NULL && run->record.folder == NULL)
         return say_error("%s: needs --kv-record DIR", of_record);
@@ -182,10 +184,8 @@ int cmd_run(int argc, char **argv)
     SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
               out);
     code = generate(&run, &rig, &input);
-    if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) {
-        const int report_code = rig_report(&rig, &run.model); // of what was done so far, too
-        if (code == EXIT_GOOD) code = report_code;
-    }
+    const int report_code = rig_report(&rig, &run.model); // of what was done so far, too
+    if (code == EXIT_GOOD) code = report_code;
 out:
     record_code = kv_record_close(&record, code == EXIT_GOOD || code == EXIT_INTERRUPTED);
     if (code == EXIT_GOOD) code = record_code;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/block.h"
 #include "tools/say.h"
@@ -44,6 +45,7 @@ int divergence_create(struct divergence_base *base, const char *path, uint32_t n
     *base = (struct divergence_base){
         .path = path, .n_ctx = n_ctx, .n_vocab = n_vocab, .n_chunks = n_chunks};
     base->file = fopen(path, "wb");
+    base->is_new = true;
     if (base->file == NULL) return say_error("cannot create %s: %s", path, strerror(errno));
     base->row = block_new(row_items(base), sizeof *base->row);
     if (base->row == NULL) return EXIT_BAD;
@@ -139,11 +141,15 @@ int divergence_read(struct divergence_base *base)
     return read_all(base, base->row, row_items(base) * sizeof *base->row);
 }
 
-int divergence_close(struct divergence_base *base)
+int divergence_close(struct divergence_base *base, bool keep)
 {
     int code = EXIT_GOOD;
     if (base->file != NULL && fclose(base->file) != 0)
         code = say_error("cannot write %s: %s", base->path, strerror(errno));
+    struct stat info;
+    if (base->file != NULL && base->is_new && !(keep && code == EXIT_GOOD) &&
+        stat(base->path, &info) == 0 && S_ISREG(info.st_mode))
+        (void)remove(base->path);
     block_free(base->row);
     ids_free(&base->ids);
     *base = (struct divergence_base){0};

@@ -4,6 +4,7 @@
 #ifndef FATHOM_TOOLS_DIVERGENCE_H
 #define FATHOM_TOOLS_DIVERGENCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -14,6 +15,7 @@
 // least, and n_vocab uint16 q (one more if n_vocab is odd): log p = scale * q + least.
 struct divergence_base {
     FILE *file;
+    bool is_new; // being written
     const char *path;
     uint32_t n_ctx;
     uint32_t n_vocab;
@@ -35,8 +37,9 @@ int divergence_write(struct divergence_base *base, const float *logits);
 // Reads the next row into base->row.
 int divergence_read(struct divergence_base *base);
 
-// Says so if something written was lost. The base may be zeroed or half open.
-int divergence_close(struct divergence_base *base);
+// Says so if something written was lost. A file that was begun stays only if `keep`, for a part of
+// one is of no use. The base may be zeroed or half open.
+int divergence_close(struct divergence_base *base, bool keep);
 
 // Sums over scored tokens. p is of the model under test, nll its -ln p of the right token; *_base
 // are of the base.

@@ -34,7 +34,7 @@ static int write_rows(struct rig *rig, const struct ids *ids, float *rows, uint3
     for (size_t i = 0; i < ids->n;) {
         uint32_t n = (uint32_t)(ids->n - i < n_rows ? ids->n - i : n_rows);
         const int code = rig_feed_rows(rig, ids->data + i, n, rows);
-        if (code == EXIT_INTERRUPTED) say_note("interrupted: %zu of %zu rows are there", i, ids->n);
+        if (code == EXIT_INTERRUPTED) say_note("%zu of %zu rows are there", i, ids->n);
         if (code != EXIT_GOOD) return code;
         if (fwrite(rows, n_vocab * sizeof *rows, n, file) != n)
             return say_error("cannot write the logits: %s", strerror(errno));
@@ -75,9 +75,11 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
     struct rig rig = {0};
     struct ids ids = {0};
     int code = EXIT_GOOD;
+    SAY_CHECK(output_check_other(options->out, options->ids), out);
     SAY_CHECK(ids_append_file(&ids, options->ids), out);
     SAY_CHECK(output_try_file(options->out), out);
     SAY_CHECK(rig_open(&rig, model), out);
+    rig_say_unpicked(&rig, model);
     SAY_CHECK(ids_check(&ids, options->ids, rig.info->n_vocab), out);
     if (ids.n > rig.n_ctx) {
         code =

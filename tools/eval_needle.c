@@ -59,9 +59,11 @@ static int run_texts(struct rig *rig, size_t n_text, size_t n_ask_max, struct ne
     char label[64];
     snprintf(label, sizeof label, "%s %u", score->task->name, score->n_tokens);
     const size_t n_texts = (options->n_questions + n_ask_max - 1) / n_ask_max;
+    const size_t n_question = (score->n_tokens - n_text) * (score->dense != NULL ? 2 : 1);
     struct progress progress;
-    progress_begin(&progress, label, "tokens", n_texts * n_text);
-    progress_laps(&progress, n_text);
+    progress_begin(&progress, label, "tokens",
+                   n_texts * n_text + options->n_questions * n_question);
+    progress_laps(&progress, n_text + n_ask_max * n_question);
     int code = EXIT_GOOD;
     size_t n_ask;
     for (size_t n_left = options->n_questions; n_left > 0 && code == EXIT_GOOD; n_left -= n_ask) {
@@ -132,9 +134,9 @@ static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle
 // After an interrupt: makes the answers so far a score of their own. False if there are none.
 static bool end_early(struct needle_score *score)
 {
+    say_note("at %u tokens %zu of %u questions are answered", score->n_tokens, score->n_questions,
+             score->options->n_questions);
     if (score->task->by_head || score->n_questions == 0) return false;
-    say_note("interrupted at %u tokens: %zu of %u questions are answered", score->n_tokens,
-             score->n_questions, score->options->n_questions);
     if (score->dense != NULL && score->dense->n_questions == 0) score->dense = NULL;
     return true;
 }
@@ -234,6 +236,8 @@ static int check_options(const struct needle_task *task, const struct needle_opt
         if (options->lengths.items[i] == 0) return say_error("--lengths 0: must be at least 1");
         if (options->lengths.items[i] > longest) longest = options->lengths.items[i];
     }
+    if (longest > RIG_CTX_MAX)
+        return say_error("--lengths %u: a context has at most %d tokens", longest, RIG_CTX_MAX);
     if (options->n_needles == 0 || options->n_questions == 0)
         return say_error("--needles and --questions must be at least 1");
     if (options->n_needles > longest)
@@ -318,7 +322,10 @@ static int run(const struct needle_task *task, struct needle_options *options,
     if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
     if (code == EXIT_GOOD) code = check_plan(find_comparison(task, options), &rig);
     if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
-    if (code == EXIT_GOOD && !options->show) code = rig_report(&rig, model);
+    if ((code == EXIT_GOOD || code == EXIT_INTERRUPTED) && !options->show) {
+        const int report_code = rig_report(&rig, model); // of what was done so far, too
+        if (code == EXIT_GOOD) code = report_code;
+    }
     rig_close(&rig);
     return code;
 }

@@ -88,11 +88,10 @@ static bool parse_counts(const char *text, struct flag_counts *out)
 
 static bool parse_int(const char *text, int64_t *out)
 {
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0) return false;
-    *out = value;
+    const bool negative = text[0] == '-';
+    uint64_t value;
+    if (!flags_parse_size(text + negative, &value) || value > INT64_MAX) return false;
+    *out = negative ? -(int64_t)value : (int64_t)value;
     return true;
 }
 
@@ -167,17 +166,23 @@ static bool set_value(const struct flag *flag, void *options, const char *text)
     return false;
 }
 
+static bool is_path(const struct flag *flag)
+{
+    return strncmp(flag->value, "FILE", 4) == 0 || strncmp(flag->value, "DIR", 3) == 0;
+}
+
 static const char *what_it_must_be(enum flag_kind kind)
 {
-    if (kind == FLAG_SIZE) return ": must be a whole number, or one with K, M or G behind it";
+    if (kind == FLAG_SIZE)
+        return ": must be a whole number below 2^64, with or without K, M or G behind it";
     if (kind == FLAG_COUNT)
-        return ": must be a whole number below 4G, with or without K, M or G behind it";
+        return ": must be a whole number from 0 to 4294967295, with or without K, M or G behind it";
     if (kind == FLAG_COUNTS)
-        return ": must be whole numbers below 4G, with or without K, M or G behind them, and "
-               "commas "
-               "between";
-    if (kind == FLAG_INT) return ": must be a whole number";
-    if (kind == FLAG_FLOAT) return ": must be a number, such as 0.5";
+        return ": must be whole numbers from 0 to 4294967295, with or without K, M or G behind "
+               "them, and commas between";
+    if (kind == FLAG_INT)
+        return ": must be a whole number that fits 64 bits, with or without K, M or G behind it";
+    if (kind == FLAG_FLOAT) return ": must be a number";
     return ": given too often";
 }
 
@@ -264,6 +269,8 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
             if (i + 1 == argc) return say_error("%s needs a value: %s", name, flag->value);
             text = argv[++i];
         }
+        if (text != NULL && text[0] == '\0' && is_path(flag))
+            return say_error("%s: the name is empty: give %s", name, flag->value);
         if (!set_value(flag, options, text))
             return say_error("bad value \"%s\" for %s %s%s", text, name, flag->value,
                              what_it_must_be(flag->kind));

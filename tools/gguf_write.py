@@ -50,10 +50,17 @@ class Writer:
 
     def write(self, read_tensor):
         """Writes the file; read_tensor(name) yields a tensor's bytes in pieces."""
-        with open(self.path, "wb") as file:
-            file.write(self.header())
-            for name, _, _, n_bytes in self.tensors:
-                written = sum(file.write(piece) for piece in read_tensor(name))
-                if written != n_bytes:
-                    raise ValueError(f"{name}: {written} bytes instead of {n_bytes}")
-                file.write(bytes(-n_bytes % ALIGNMENT))
+        try:
+            with open(self.path, "wb") as file:
+                self.write_parts(file, read_tensor)
+        except OSError as error:
+            error.filename = self.path  # writing does not name it
+            raise
+
+    def write_parts(self, file, read_tensor):
+        file.write(self.header())
+        for name, _, _, n_bytes in self.tensors:
+            written = sum(file.write(piece) for piece in read_tensor(name))
+            if written != n_bytes:
+                raise ValueError(f"{name}: {written} bytes instead of {n_bytes}")
+            file.write(bytes(-n_bytes % ALIGNMENT))

@@ -118,8 +118,8 @@ static int trim(struct haystack *haystack, const struct parts *parts, const fath
     size_t n_filler = filler->n;
     while (haystack->ids.n > n_tokens) {
         if (n_filler == 0)
-            return say_error("%zu needles do not fit %zu tokens: give fewer --needles or larger "
-                             "--lengths",
+            return say_error("%zu needles do not fit the %zu tokens that the length leaves beside "
+                             "question and answer: give fewer --needles or larger --lengths",
                              parts->puzzle->n_facts, n_tokens);
         size_t sentence_tokens = filler->n_tokens / filler->n + 1;
         size_t n_drop = (haystack->ids.n - n_tokens + sentence_tokens - 1) / sentence_tokens;

@@ -13,7 +13,8 @@
 
 static const struct flag table[] = {
     {"--kv-mode", FLAG_TEXT, OPTION(mode), "dense|stream|sparse|auto",
-     "all rows hot; cold ones all read; or picked; auto, or none: dense until --kv-vram is full"},
+     "all rows hot; cold ones all read; or picked; auto: dense until --kv-vram is full, then "
+     "sparse"},
     {"--kv-prefill", FLAG_TEXT, OPTION(prefill), "dense|sparse", "what steps of many tokens read"},
     {"--kv-selector", FLAG_TEXT, OPTION(selector), "cluster|chunk|block|flat",
      "how rows are grouped (in mode stream too) and picked; flat scores every key"},
@@ -24,7 +25,7 @@ static const struct flag table[] = {
      "tokens sealed at once, and merged later; B: 8 times A"},
     {"--kv-unit", FLAG_COUNT, OPTION(n_unit), "0..64k", "tokens of a unit; 0: the selector's own"},
     {"--kv-type", FLAG_TEXT, OPTION(type), "f16|bf16|q8|q4|q2",
-     "of sealed rows, from when segments are merged; f16 and bf16 stand for -ctk and -ctv too"},
+     "of sealed rows, from when segments are merged; f16 and bf16: of all rows"},
     {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
     {"--kv-rank-by", FLAG_TEXT, OPTION(rank_by), "mean|ball|box",
      "units by their mean key, or by the most that keys in their ball or box can score"},
@@ -52,11 +53,13 @@ static const struct flag table[] = {
     {"--kv-deadline", FLAG_FLOAT, OPTION(deadline_ms), "0..1000000",
      "milliseconds that a layer's step of one token waits for the disk; what is late is estimated; "
      "0: no end"},
-    {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%", "decode steps compared with exact attention"},
+    {"--kv-verify", FLAG_TEXT, OPTION(verify), "X%",
+     "decode steps compared with exact attention to the rows as they are stored"},
     {"--kv-dense-layers", FLAG_COUNT, OPTION(n_dense_layers), "0..4k",
      "first layers that read everything"},
     {"--kv-stats", FLAG_TEXT, OPTION(stats), "FILE or -",
-     "write what the cache did, as JSON; -: to standard output, behind all else"},
+     "write what the cache did, as JSON (reads, picks and times are of decoded tokens); -: to "
+     "standard output, behind all else, if that is no JSON"},
     {"--deterministic", FLAG_ON, OPTION(deterministic), NULL,
      "the same seed gives the same bits on any number of threads: always so without --kv-deadline"},
 };
@@ -90,7 +93,9 @@ static int read_budget(const char *text, struct fathom_kv_params *kv)
     kv->budget_tokens = 0;
     if (parse_percent(text, &kv->budget_share) && kv->budget_share > 0) return EXIT_GOOD;
     if (flags_parse_size(text, &kv->budget_tokens) && kv->budget_tokens > 0) return EXIT_GOOD;
-    return say_error("--kv-budget %s: must be a number of tokens, or above 0%% up to 100%%", text);
+    return say_error(
+        "--kv-budget %s: must be a number of tokens above 0, or a share above 0%% and up to 100%%",
+        text);
 }
 
 static int read_coverage(const char *text, struct fathom_kv_params *kv)
@@ -200,6 +205,9 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
 
 int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers)
 {
+    if (options->n_dense_layers == n_layers)
+        say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
+                 n_layers);
     if (options->n_dense_layers <= n_layers) return EXIT_GOOD;
     return say_error("--kv-dense-layers %u: must be 0 to %u, the number of layers",
                      options->n_dense_layers, n_layers);
@@ -235,7 +243,7 @@ static bool matters_in_stream(const struct flag *flag)
     static const size_t of_picks[] = {
         OPTION(budget),    OPTION(rank_by),        OPTION(candidates), OPTION(coverage),
         OPTION(threshold), OPTION(estimate),       OPTION(verify),     OPTION(deadline_ms),
-        OPTION(prefill),   OPTION(n_dense_layers),
+        OPTION(prefill),   OPTION(n_dense_layers), OPTION(stage2),
     };
     return !is_among(flag, of_picks, sizeof of_picks / sizeof of_picks[0]);
 }
@@ -274,6 +282,15 @@ void kv_flags_say_idle(const struct kv_options *options, const char *plan)
     if (bytes > 0)
         say_note("with these settings the KV cache (%.*s) makes no use of %s",
                  (int)strcspn(plan, ":"), plan, names);
+}
+
+void kv_flags_say_unpicked(const struct kv_options *options, const char *plan, uint32_t n_step)
+{
+    if (n_step == 1 || strncmp(plan, "sparse:", 7) != 0 || strcmp(options->prefill, "sparse") == 0)
+        return;
+    say_note("steps of %u tokens read all rows here, as in a prompt: give -b 1 to measure what "
+             "decoding picks, or --kv-prefill sparse",
+             n_step);
 }
 
 bool kv_flags_print_stats(const struct kv_options *options)

@@ -46,6 +46,7 @@ struct layer_files {
 
 struct kv_record {
     const char *folder;
+    bool made; // the folder was not there
     fathom_engine *engine;
     struct kv_shape shape;      // n_layers: recorded ones
     struct layer_files *layers; // [shape.n_layers]
@@ -182,13 +183,21 @@ static int check_older(const char *folder)
                      folder);
 }
 
+static int make_folder(const char *folder, bool *made)
+{
+    *made = mkdir(folder, 0777) == 0;
+    if (*made || errno == EEXIST) return EXIT_GOOD;
+    return say_error("cannot create --kv-record %s: %s", folder, strerror(errno));
+}
+
 int kv_record_check(const struct kv_record_options *options)
 {
     if (options->folder == NULL) return EXIT_GOOD;
     if (options->steps.n > 2 || options->steps.items[0] == 0)
         return say_error("--kv-record-steps: give N[,SKIP], N at least 1");
-    if (mkdir(options->folder, 0777) != 0 && errno != EEXIST)
-        return say_error("cannot create --kv-record %s: %s", options->folder, strerror(errno));
+    bool made;
+    SAY_TRY(make_folder(options->folder, &made));
+    if (made) (void)rmdir(options->folder); // until there is something to put into it
     return check_older(options->folder);
 }
 
@@ -236,6 +245,7 @@ int kv_record_open(const struct kv_record_options *options, const struct fathom_
     r->steps = block_new(r->n_steps_max, sizeof *r->steps);
     r->code = r->steps != NULL ? EXIT_GOOD : EXIT_BAD;
     if (r->code == EXIT_GOOD) r->code = choose_layers(r, &options->layers, info->n_layers);
+    if (r->code == EXIT_GOOD) r->code = make_folder(r->folder, &r->made);
     if (r->code == EXIT_GOOD) r->code = create_files(r);
     if (r->code == EXIT_GOOD) r->code = say_status(fathom_engine_tap(engine, see, r));
     return r->code;
@@ -318,6 +328,7 @@ int kv_record_close(struct kv_record **record, bool keep)
     if (code == EXIT_GOOD && keep) code = write_index(r);
     if (code == EXIT_GOOD && keep) code = replace_older(r);
     if (code != EXIT_GOOD || !keep) remove_parts(r);
+    if (r->made && (code != EXIT_GOOD || !keep)) (void)rmdir(r->folder);
     block_free(r->layers);
     block_free(r->rows);
     block_free(r->steps);

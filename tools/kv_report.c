@@ -127,6 +127,21 @@ json_t *kv_report_json(const fathom_engine *engine, const struct fathom_kv_stats
     return json;
 }
 
+int kv_report_say(const fathom_engine *engine)
+{
+    struct fathom_kv_stats stats;
+    SAY_TRY(kv_report_take(engine, &stats));
+    if (stats.n_verified > 0)
+        say_note("KV cache: of %llu steps of a layer that were compared with exact attention, "
+                 "coverage %.4f, error %.4f",
+                 (unsigned long long)stats.n_verified, stats.verified_coverage,
+                 stats.verified_error);
+    if (stats.late_units > 0)
+        say_note("KV cache: %llu units came after --kv-deadline, and were estimated",
+                 (unsigned long long)stats.late_units);
+    return EXIT_GOOD;
+}
+
 int kv_report_write(const fathom_engine *engine, const char *path)
 {
     if (path == NULL) return EXIT_GOOD;

@@ -17,6 +17,9 @@ json_t *kv_report_json(const fathom_engine *engine, const struct fathom_kv_stats
 // The mean over what came after the first n_before of n; 0 where nothing did.
 double kv_report_mean_since(double mean, uint64_t n, double mean_before, uint64_t n_before);
 
+// Says what --kv-verify found, and what --kv-deadline left out.
+int kv_report_say(const fathom_engine *engine);
+
 // Writes that object to a file; "-": standard output. path NULL: does nothing.
 int kv_report_write(const fathom_engine *engine, const char *path);
 

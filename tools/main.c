@@ -65,7 +65,10 @@ int main(int argc, char **argv)
     interrupt_catch();
     int code = dispatch(argc, argv);
     if (code == EXIT_HELPED) code = EXIT_GOOD;
-    if (code == EXIT_INTERRUPTED) code = interrupt_code();
+    if (code == EXIT_INTERRUPTED) {
+        say_note("interrupted");
+        code = interrupt_code();
+    }
     if (code == EXIT_GOOD) code = output_check();
     return code;
 }

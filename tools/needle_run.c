@@ -48,6 +48,8 @@ struct run {
     struct rig *rig;
     struct puzzle *puzzle;
     struct needle_score *score;
+    struct progress *progress;
+    size_t n_question; // tokens that a question and its answer are counted as there
     struct needle_talk talk;
     struct needle_kl kl; // of the question under way
     struct output output;
@@ -169,6 +171,7 @@ static int ask(struct run *run, const struct question *question)
     SAY_TRY(rig_truncate(run->rig, held->n));
     for (size_t i = 0; i < question->n_turns; i++)
         SAY_TRY(run_turn(run, question, i));
+    progress_add(run->progress, run->n_question);
     const size_t n_exact = run->score->n_exact;
     SAY_TRY(needle_score_add(run->score, run->puzzle, question, &run->kl));
     return end_print(run, question, run->score->n_exact > n_exact);
@@ -196,13 +199,13 @@ static int ask_all_densely(struct run *run, size_t n_ask, struct needle_score *s
     return say_status(fathom_engine_set_exact(engine, false));
 }
 
-static int prefill(struct run *run, struct progress *progress)
+static int prefill(struct run *run)
 {
     const struct ids *held = &run->talk.held;
     struct needle_score *score = run->score;
     SAY_TRY(rig_truncate(run->rig, 0));
     double start_ms = timer_now_ms();
-    SAY_TRY(rig_feed(run->rig, held->data, held->n, progress));
+    SAY_TRY(rig_feed(run->rig, held->data, held->n, run->progress));
     score->prefill_ms += timer_now_ms() - start_ms;
     score->n_prefill += held->n;
     score->n_texts++;
@@ -214,7 +217,13 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
 {
     struct haystack haystack = {0};
     struct puzzle puzzle = {0};
-    struct run run = {.rig = rig, .puzzle = &puzzle, .score = score};
+    struct run run = {
+        .rig = rig,
+        .puzzle = &puzzle,
+        .score = score,
+        .progress = progress,
+        .n_question = score->n_tokens - n_text,
+    };
     int code = EXIT_GOOD;
     SAY_CHECK(needle_make(score->task, score->options, random, false, &puzzle), out);
     SAY_CHECK(
@@ -228,7 +237,7 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
     SAY_CHECK(
         needle_talk_open(&run.talk, rig->model, score->options->chat_template, &haystack, &puzzle),
         out);
-    SAY_CHECK(prefill(&run, progress), out);
+    SAY_CHECK(prefill(&run), out);
     SAY_CHECK(ask_all(&run, n_ask, score), out);
     if (score->dense != NULL) SAY_CHECK(ask_all_densely(&run, n_ask, score->dense), out);
 out:

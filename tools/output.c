@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tools/say.h"
 
@@ -79,8 +81,19 @@ int output_check(void)
 int output_try_file(const char *path)
 {
     if (path == NULL || strcmp(path, "-") == 0) return EXIT_GOOD;
+    const bool is_new = access(path, F_OK) != 0;
     FILE *file = fopen(path, "ab");
     if (file == NULL) return say_error("cannot write %s: %s", path, strerror(errno));
     (void)fclose(file); // nothing was written
+    if (is_new) (void)remove(path);
     return EXIT_GOOD;
+}
+
+int output_check_other(const char *path, const char *source)
+{
+    struct stat a, b;
+    if (path == NULL || source == NULL || stat(path, &a) != 0 || stat(source, &b) != 0)
+        return EXIT_GOOD;
+    if (!S_ISREG(a.st_mode) || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return EXIT_GOOD;
+    return say_error("%s: the result would replace what it is made from: name another file", path);
 }

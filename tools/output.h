@@ -24,7 +24,10 @@ int output_end(struct output *output, bool end_line);
 int output_check(void);
 
 // Says so if a file that is to hold a result cannot be written, before the work that leads to it.
-// Leaves it as it is, or makes it, empty. path NULL or "-": there is none.
+// Leaves everything as it is. path NULL or "-": there is none.
 int output_try_file(const char *path);
+
+// Says so if the file that is to hold a result is the one that it is made from. Either may be NULL.
+int output_check_other(const char *path, const char *source);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "tools/rig.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "tools/block.h"
@@ -11,7 +12,7 @@
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_MAX = 1 << 28, N_CTX_LEAST = 4096 };
+enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
     .device = "cpu", // not auto, while no GPU has run the CUDA device
@@ -135,6 +136,18 @@ static void choose_rope(const struct rig_options *options, uint32_t n_tokens_tra
         rope->n_orig_tokens = n_tokens_train;
 }
 
+// Flags that the scaling, which the model or the user chose, leaves nothing to do.
+static void say_idle_rope(const struct rig_options *o, const struct fathom_rope *rope)
+{
+    const bool of_yarn = o->yarn_orig_ctx > 0 || o->yarn_ext_factor >= 0 ||
+                         o->yarn_attn_factor > 0 || o->yarn_beta_fast > 0 || o->yarn_beta_slow > 0;
+    if (o->log_level < FATHOM_LOG_WARN) return;
+    if (o->rope_scale > 0 && rope->scaling == FATHOM_ROPE_SCALING_NONE)
+        say_note("--rope-scale: makes no difference with --rope-scaling none");
+    if (of_yarn && rope->scaling != FATHOM_ROPE_SCALING_YARN)
+        say_note("--yarn-*: makes no difference without --rope-scaling yarn");
+}
+
 // Tokens that the model can be trusted with: those it was trained with, stretched by the scaling
 // that the flags ask for.
 static double trusted_tokens(const struct fathom_model_info *info, const struct fathom_rope *rope)
@@ -159,6 +172,13 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
     if (rig->log_level < FATHOM_LOG_WARN) return;
     if (!rig_is_dense(rig) || options->kv.mode != NULL) say_note("KV cache %s", plan);
     kv_flags_say_idle(&options->kv, plan);
+}
+
+void rig_say_unpicked(const struct rig *rig, const struct rig_options *options)
+{
+    if (rig->log_level >= FATHOM_LOG_WARN)
+        kv_flags_say_unpicked(&options->kv, fathom_engine_plan(fathom_runner_engine(rig->runner)),
+                              rig->n_batch);
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk, which takes what a limited
@@ -220,6 +240,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
     SAY_TRY(kv_flags_check_layers(&options->kv, rig->info->n_layers));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);
+    say_idle_rope(options, &params.rope);
     rig->n_ctx = choose_context(rig, options, &params);
     rig->n_batch = options->n_batch < rig->n_ctx ? options->n_batch : rig->n_ctx;
     params.n_tokens_max = rig->n_ctx;
@@ -227,13 +248,21 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     if (params.kv.positions == FATHOM_POSITIONS_TRUE && rig->log_level >= FATHOM_LOG_WARN &&
         rig->n_ctx > trusted_tokens(rig->info, &params.rope))
         say_note("a context of %u tokens is more than the %u the model was trained with; "
-                 "--rope-scaling or --kv-positions collapsed may help",
-                 rig->n_ctx, rig->info->n_tokens_train);
+                 "--rope-scale %g (linear, or --rope-scaling yarn) or --kv-positions collapsed may "
+                 "help",
+                 rig->n_ctx, rig->info->n_tokens_train,
+                 ceil(10.0 * rig->n_ctx / rig->info->n_tokens_train) / 10);
     SAY_TRY(say_memory(fathom_runner_open(rig->model, &params, &rig->runner)));
     say_plan(rig, options);
     SAY_TRY(say_memory(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
     rig->logits = block_new(rig->info->n_vocab, sizeof *rig->logits);
     return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
+}
+
+// Whether a type that was asked for is another than the one that --kv-type asks for.
+static bool is_other(const char *type, const char *fallback, const char *wanted)
+{
+    return strcmp(type, fallback) != 0 && strcmp(type, wanted) != 0;
 }
 
 // What can be told without a model, before minutes go by with loading one.
@@ -247,14 +276,17 @@ static int check_options(const struct rig_options *options)
         return say_error("--rope-scale %g: must be 1 or more", (double)options->rope_scale);
     if (options->rope_freq_base != 0 && options->rope_freq_base <= 1)
         return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
-    if (options->n_ctx > N_CTX_MAX)
-        return say_error("-c %u: a context has at most %d tokens", options->n_ctx, N_CTX_MAX);
+    if (options->n_ctx > RIG_CTX_MAX)
+        return say_error("-c %u: a context has at most %d tokens", options->n_ctx, RIG_CTX_MAX);
     const bool same_types = strcmp(options->type_k, options->type_v) == 0;
-    if (!same_types && options->kv.type != NULL && options->kv.type[0] != 'q')
+    const char *all = options->kv.type; // of all keys and values, if it is no code
+    if (all != NULL && all[0] != 'q' &&
+        (is_other(options->type_k, rig_defaults.type_k, all) ||
+         is_other(options->type_v, rig_defaults.type_v, all)))
         return say_error("--kv-type %s is the type of all keys and values: leave out -ctk and -ctv",
-                         options->kv.type);
+                         all);
     if (!same_types)
-        return say_error("-ctk %s and -ctv %s must be the same type", options->type_k,
+        return say_error("-ctk %s and -ctv %s must be the same type: give both", options->type_k,
                          options->type_v);
     SAY_TRY(rig_check_device(options));
     return output_try_file(options->kv.stats);
@@ -280,7 +312,9 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options)
 
 int rig_report(const struct rig *rig, const struct rig_options *options)
 {
-    return kv_report_write(fathom_runner_engine(rig->runner), options->kv.stats);
+    const fathom_engine *engine = fathom_runner_engine(rig->runner);
+    if (options->kv.stats == NULL) return kv_report_say(engine);
+    return kv_report_write(engine, options->kv.stats);
 }
 
 void rig_close(struct rig *rig)

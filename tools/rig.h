@@ -9,6 +9,9 @@
 #include "tools/kv_flags.h"
 #include "tools/progress.h"
 
+// Most tokens of a context.
+enum { RIG_CTX_MAX = 1 << 28 };
+
 struct rig_options {
     const char *path; // of the GGUF file
     const char *device;
@@ -73,7 +76,10 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options);
 // Whether the plan of the KV cache has every row in the hot arena.
 bool rig_is_dense(const struct rig *rig);
 
-// Writes --kv-stats, if that was asked for.
+// For commands that feed what they measure in steps of a batch: says so if these pick nothing.
+void rig_say_unpicked(const struct rig *rig, const struct rig_options *options);
+
+// Writes --kv-stats, if that was asked for; else says what one should know of it.
 int rig_report(const struct rig *rig, const struct rig_options *options);
 
 void rig_close(struct rig *rig);

@@ -70,7 +70,8 @@ class Shape:
         missing = [name for name in ("arch", "layers", "d_model", "heads", "kv_heads", "head_dim",
                                      "ff", "vocab") if not getattr(self, name, None)]
         if missing:
-            raise SystemExit(f"missing without --shape: {', '.join(missing)}")
+            flags = ", ".join("--" + name.replace("_", "-") for name in missing)
+            raise SystemExit(f"missing without --shape: {flags}")
         if self.heads % self.kv_heads != 0 or self.head_dim % 2 != 0:
             raise SystemExit("--heads must be a multiple of --kv-heads, --head-dim even")
         if self.vocab < 256 + N_SPECIAL:
@@ -219,18 +220,24 @@ def repeat(pieces, n_bytes):
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out")
-    parser.add_argument("--shape", choices=SHAPES)
-    parser.add_argument("--type", choices=FILE_TYPES, default="f16")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--arch", choices=("llama", "qwen2", "qwen3"))
-    for name in ("layers", "d-model", "heads", "kv-heads", "head-dim", "ff", "vocab", "context"):
-        parser.add_argument(f"--{name}", type=int, metavar="N")
-    parser.add_argument("--tied", action=argparse.BooleanOptionalAction, default=None)
-    parser.add_argument("--rope-base", type=float)
+    parser.add_argument("out", help="the GGUF file to write")
+    parser.add_argument("--shape", choices=SHAPES, help="sizes of a known model; below: changes to it")
+    parser.add_argument("--type", choices=FILE_TYPES, default="f16",
+                        help="of the matrices (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the weights (default: %(default)s)")
+    parser.add_argument("--arch", choices=("llama", "qwen2", "qwen3"), help="architecture")
+    for name, what in (("layers", "blocks"), ("d-model", "values of a token between blocks"),
+                       ("heads", "query heads"), ("kv-heads", "heads of keys and values"),
+                       ("head-dim", "values of a head"), ("ff", "values inside the feed-forward net"),
+                       ("vocab", "tokens"), ("context", "context length in the metadata")):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=what)
+    parser.add_argument("--tied", action=argparse.BooleanOptionalAction, default=None,
+                        help="whether the output is the embedding's matrix")
+    parser.add_argument("--rope-base", type=float, help="base of the rotations")
     parser.add_argument("--rope-factor", type=float, help="of Llama 3's rope_freqs; 0: none")
     parser.add_argument("--logit-spread", type=float, help="standard deviation of logits")
-    parser.add_argument("--repeat-rows", type=int, default=0, metavar="N", help="0: all differ")
+    parser.add_argument("--repeat-rows", type=int, default=0, metavar="N",
+                        help="make only N rows of each matrix and repeat them: faster; 0: all differ")
     return parser.parse_args()
 
 

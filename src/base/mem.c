@@ -39,8 +39,10 @@ struct size_text size_text(uint64_t bytes)
 {
     struct size_text size;
     const double mib = 1 << 20, gib = 1 << 30;
-    if (bytes < 1 << 20 && bytes > 0)
+    if (bytes < 1 << 10)
         (void)snprintf(size.text, sizeof size.text, "%u bytes", (uint32_t)bytes);
+    else if (bytes < 1 << 20)
+        (void)snprintf(size.text, sizeof size.text, "%.1f KiB", (double)bytes / 1024);
     else if (bytes < 1 << 30)
         (void)snprintf(size.text, sizeof size.text, "%.1f MiB", (double)bytes / mib);
     else

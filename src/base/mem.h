@@ -35,7 +35,7 @@ bool size_mul(size_t a, size_t b, size_t *out);
 // Rounds up to a multiple of a power of two; the caller knows that it does not wrap.
 size_t size_round(size_t bytes, size_t multiple);
 
-// A size for people: "12 bytes", "1.5 MiB", "2.00 GiB".
+// A size for people: "12 bytes", "1.5 KiB", "1.5 MiB", "2.00 GiB".
 struct size_text {
     char text[32];
 };

@@ -169,6 +169,10 @@ static fathom_status size_tail(fathom_engine *engine)
                           "stream and sparse are for device \"cpu\"",
                           engine->device->text);
     engine->picks = kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO;
+    if (!engine->picks) { // what only picking looks at is not built
+        engine->params.kv.stage2_bits = 0;
+        engine->params.kv.estimate = false;
+    }
     engine->n_tail_max = p->n_tokens_max;
     // While a segment is sealed its rows stay, and two steps come in.
     const uint64_t n_least = (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment +
@@ -245,7 +249,8 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
 {
     const struct fathom_engine_params *p = &engine->params;
     const struct fathom_kv_params *kv = &p->kv;
-    char picks[192] = "reads all rows", codec[16] = "plain", disk[192];
+    char picks[192] = "reads all rows", codec[16] = "", disk[192];
+    const char *type = dtype_find(p->kv_type)->name;
     if (!engine->tiered) {
         snprintf(engine->plan, sizeof engine->plan, "dense: %u tokens, %s", p->n_tokens_max,
                  size_text(tail_token_bytes(engine) * p->n_tokens_max).text);
@@ -253,16 +258,20 @@ static void write_plan(fathom_engine *engine, const struct sizes *sizes)
     }
     if (kv->codec != 0) snprintf(codec, sizeof codec, "q%d", (int)kv->codec);
     if (engine->picks) write_picks(kv, picks, sizeof picks);
+    if (p->n_tokens_max < (uint64_t)kv->n_sink + kv->n_window + kv->n_segment)
+        snprintf(picks, sizeof picks, "sinks and window hold the whole context");
     write_disk(engine, sizes, disk, sizeof disk);
     snprintf(engine->plan, sizeof engine->plan,
-             "%s: %u sinks, window %u, segments of %u and %u; %s%s; merged rows %s, %s in RAM, "
-             "index %s, segments before they are merged up to %s, search, staging and scratch up "
-             "to %s; %s",
+             "%s: %u sinks, window %u, segments of %u and %u; %s%s; hot rows %s, up to %s; merged "
+             "rows %s, %s in RAM, index %s, segments before they are merged up to %s, search, "
+             "staging and scratch up to %s; %s",
              engine->n_hot_max > 0 ? "dense, then tiered"
              : engine->picks       ? "sparse"
                                    : "stream",
              kv->n_sink, kv->n_window, kv->n_segment, kv->n_merged, picks,
-             kv->positions == FATHOM_POSITIONS_COLLAPSED ? "; positions collapsed" : "", codec,
+             kv->positions == FATHOM_POSITIONS_COLLAPSED ? "; positions collapsed" : "", type,
+             size_text(tail_token_bytes(engine) * engine->n_tail_max * p->n_seqs_max).text,
+             kv->codec != 0 ? codec : type,
              size_text(sizes->n_merged_ram * sizes_rows_bytes(engine, SEGMENT_MERGED)).text,
              size_text(sizes->index_bytes).text, size_text(sizes->small_bytes).text,
              size_text(sizes->working_bytes).text, disk);

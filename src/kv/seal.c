@@ -57,7 +57,8 @@ static bool write_heads(fathom_engine *engine, struct segment *victim, uint32_t 
         (void)snprintf(segments->store_error, sizeof segments->store_error, "%s",
                        fathom_last_error());
         log_write(&engine->device->log, FATHOM_LOG_WARN,
-                  "nothing more goes to disk, the cache goes on in RAM: %s", segments->store_error);
+                  "nothing more goes to disk, and the cache goes on until RAM is full: %s",
+                  segments->store_error);
         return false;
     }
     return true;
@@ -246,9 +247,9 @@ static fathom_status say_full(const fathom_engine *engine, uint32_t n_new)
     if (segments->store_failed)
         return status_set(
             FATHOM_EFULL,
-            "no room for %u more token%s: the hot arena and RAM are full, and nothing "
-            "goes to disk any more (%s); or raise kv.host_bytes (--kv-ram)%s",
-            n_new, n_new == 1 ? "" : "s", segments->store_error, others);
+            "no room for %u more token%s: the hot arena and RAM are full: raise kv.host_bytes "
+            "(--kv-ram)%s, or see to the disk, which takes no more: %s",
+            n_new, n_new == 1 ? "" : "s", others, segments->store_error);
     return status_set(FATHOM_EFULL,
                       "no room for %u more token%s: the hot arena is full, and RAM%s cannot take "
                       "what leaves it; raise kv.host_bytes (--kv-ram) or kv.disk_bytes "

@@ -180,14 +180,17 @@ void sizes_warn_disk(const fathom_engine *engine, const struct sizes *s)
     const uint64_t n_unmerged = (uint64_t)engine->n_tail_max + 2 * (uint64_t)p->kv.n_merged;
     const uint64_t n_rows = p->n_tokens_max > n_unmerged ? p->n_tokens_max - n_unmerged : 0;
     const uint64_t n_full = n_rows / p->kv.n_merged;
+    const bool daily = p->kv.disk_day_bytes > 0 && p->kv.disk_day_bytes < p->kv.disk_bytes;
+    const uint64_t most_bytes = daily ? p->kv.disk_day_bytes : p->kv.disk_bytes;
     if (p->kv.disk_bytes == 0 || n_full <= s->n_merged_ram ||
-        (n_full - s->n_merged_ram) * merged_bytes <= p->kv.disk_bytes)
+        (n_full - s->n_merged_ram) * merged_bytes <= most_bytes)
         return;
     log_write(
         &engine->device->log, FATHOM_LOG_WARN,
-        "kv: kv.disk_bytes (--kv-disk) of %s holds less than a sequence of %u tokens sends "
-        "there, up to %llu MiB: raise it or kv.host_bytes (--kv-ram), or shorten the context",
-        size_text(p->kv.disk_bytes).text, p->n_tokens_max,
+        "kv: %s of %s is less than a sequence of %u tokens sends to disk, up to %llu MiB: raise it "
+        "or kv.host_bytes (--kv-ram), or shorten the context",
+        daily ? "kv.disk_day_bytes (--kv-disk-writes-per-day)" : "kv.disk_bytes (--kv-disk)",
+        size_text(most_bytes).text, p->n_tokens_max,
         (unsigned long long)(size_round((s->n_merged - s->n_merged_ram) * merged_bytes, 1 << 20) >>
                              20));
 }

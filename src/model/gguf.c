@@ -217,7 +217,7 @@ static fathom_status place_tensor(const struct reader *reader, size_t alignment,
     if (offset > data_bytes || bytes > data_bytes - offset)
         return status_set(FATHOM_ECORRUPT,
                           "data of %zu bytes at offset %llu do not fit the file's %zu bytes of "
-                          "tensor data",
+                          "tensor data: it may be cut short",
                           bytes, (unsigned long long)offset, data_bytes);
     tensor->bytes = bytes;
     tensor->data = dtype != NULL ? reader->gguf->bytes + reader->at + offset : NULL;
@@ -302,7 +302,9 @@ static fathom_status read_preamble(struct reader *reader, uint64_t *n_tensors, u
     if (*version != 0 && (*version & 0xffff) == 0)
         return status_set(FATHOM_EUNSUPPORTED, "a big-endian GGUF file: convert it first");
     if (*version != 2 && *version != 3)
-        return status_set(FATHOM_EUNSUPPORTED, "GGUF version %u, 2 and 3 are supported", *version);
+        return status_set(FATHOM_EUNSUPPORTED,
+                          "the file is of GGUF version %u, and only 2 and 3 are supported",
+                          *version);
     FATHOM_TRY(read_u64(reader, n_tensors));
     return read_u64(reader, n_records);
 }

@@ -45,8 +45,9 @@ static fathom_status find_tensor(const struct loader *loader, const char *name, 
                           name, t->dims[0], t->dims[1], n_cols, n_rows);
     if (t->data == NULL || dtype_find(t->type) == NULL)
         return status_set(FATHOM_EUNSUPPORTED,
-                          "tensor %s has weight type %d, which is not supported", name,
-                          (int)t->type);
+                          "tensor %s has weight type %d, which is not supported (F32, F16, BF16, "
+                          "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are)",
+                          name, (int)t->type);
     return FATHOM_OK;
 }
 

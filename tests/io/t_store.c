@@ -289,7 +289,7 @@ static void file_cap(void **state)
     check_error(store_rig_write(&rig, 9, 1, &none), FATHOM_EFULL, "raise --kv-disk");
     store_ops.release(rig.store, extents[0]);
     store_ops.release(rig.store, extents[2]);
-    check_error(store_rig_write(&rig, 9, 17, &none), FATHOM_EFULL, "64 pages of 4096 bytes in ");
+    check_error(store_rig_write(&rig, 9, 17, &none), FATHOM_EFULL, "(128.0 KiB are free)");
     store_rig_check(&rig, 1, extents[1]);
     store_ops.release(rig.store, extents[1]);
     struct store_extent large = store_rig_put(&rig, 9, 48);

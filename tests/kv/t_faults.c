@@ -255,7 +255,7 @@ static void fill_disk(uint64_t disk_bytes, uint64_t day_bytes)
     while (status >= 0 && rig.a.n < N_MAX)
         status = naive_step(&rig.naive, rig.engine, &rig.a, 1);
     printf("full at %u tokens\n", rig.a.n);
-    check_error(status, FATHOM_EFULL, "goes to disk any more (disk tier: ");
+    check_error(status, FATHOM_EFULL, "or see to the disk, which takes no more: disk tier: ");
     assert_true(rig.a.n < N_MAX && rig_stats(rig.engine).disk_bytes_written > 0);
     cut_back(&rig, &rig.a, rig.a.n - 1);
     check_ok(naive_step(&rig.naive, rig.engine, &rig.a, 1));

@@ -311,6 +311,7 @@ static void check_interrupt(int number)
     size_t bytes;
     char *err = cli_read_file(cli_path("err"), &bytes);
     assert_non_null(strstr(err, "eval time ="));
+    assert_non_null(strstr(err, "fathom: interrupted\n"));
     free(err);
     char *json = cli_read_file(stats, &bytes);
     assert_non_null(strstr(json, "\"plan\": \"dense: "));

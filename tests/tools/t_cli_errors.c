@@ -8,6 +8,15 @@
 #include "tests/check.h"
 #include "tests/tools/cli.h"
 
+// cases: a line, and what its error says.
+static void expect_errors(const char *const cases[][2], size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        print_message("fathom %s\n", cases[i][0]);
+        cli_expect_error(cli_run("%s", cases[i][0]), cases[i][1]);
+    }
+}
+
 static void t_errors(void **state)
 {
     (void)state;
@@ -60,6 +69,11 @@ static void t_errors(void **state)
         {"run -m $M -p x --isa avx2,sse", "--isa avx2,sse"},
         {"run -m $M -p x --isa ''", "--isa"},
         {"run -m $M -p x -st", "-cnv"},
+        {"run -m $M -p x -cnv --display-prompt", "--display-prompt: of no use with -cnv"},
+        {"run -m $M -p x --kv-stats ''", "--kv-stats: the name is empty"},
+        {"run -m $M -p x -c -1", "must be a whole number from 0 to 4294967295"},
+        {"bench -m $M -d 1G", "one has at most 268435456"},
+        {"eval niah -m $M --lengths 1G", "--lengths 1073741824: a context has at most"},
         {"run -m $M -p x -cnv -lv 0", "--chat-template"},
         {"run -m $M -p x --override-kv llama.block_count=int", "llama.block_count"},
         {"run -m $M -p x --override-kv llama.block_count=int:4096", "39 tensors"},
@@ -91,6 +105,15 @@ static void t_errors(void **state)
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M", "not a file"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M -c 512", "-c"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M --file x", "--file"},
+        {"help fly", "\"fly\""},
+    };
+    expect_errors(cases, sizeof cases / sizeof cases[0]);
+}
+
+static void t_eval_errors(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
         {"eval", "no task"},
         {"eval fly", "fly"},
         {"eval logits -m $M", "--ids"},
@@ -121,12 +144,8 @@ static void t_errors(void **state)
         {"eval longgen -m $M --items 33", "--items 33"},
         {"eval longgen -m $M --items 16 --needles 8", "no more than --needles 8"},
         {"eval longgen -m $M --lengths 1k", "larger lengths or fewer --items"},
-        {"help fly", "\"fly\""},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        print_message("fathom %s\n", cases[i][0]);
-        cli_expect_error(cli_run("%s", cases[i][0]), cases[i][1]);
-    }
+    expect_errors(cases, sizeof cases / sizeof cases[0]);
 }
 
 static void t_bad_ids(void **state)
@@ -146,6 +165,13 @@ static void t_bad_ids(void **state)
         cli_expect_error(cli_run("detokenize -m $M --ids %s", path), cases[i][1]);
         cli_expect_error(cli_run("run -m $M -lv 0 --ids %s", path), cases[i][1]);
         cli_expect_error(cli_run("eval logits -m $M --out /dev/null --ids %s", path), cases[i][1]);
+        // What has no result leaves no file, and no result falls upon what it is made from.
+        cli_expect_error(cli_run("eval logits -m $M --out %s.out --ids %s", path, path),
+                         cases[i][1]);
+        cli_expect_error(cli_run("eval logits -m $M --out %s --ids %s", path, path),
+                         "would replace what it is made from");
+        snprintf(path, sizeof path, "%s", cli_path("bad.ids.out"));
+        assert_int_not_equal(access(path, F_OK), 0);
     }
 }
 
@@ -180,6 +206,7 @@ int main(int argc, char **argv)
     cli_open(argc > 1 ? argv[1] : "fathom");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_errors),
+        cmocka_unit_test(t_eval_errors),
         cmocka_unit_test(t_bad_ids),
         cmocka_unit_test(t_context_fits_memory),
         cmocka_unit_test(t_no_memory_names_remedy),

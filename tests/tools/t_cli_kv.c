@@ -29,7 +29,8 @@ static void t_errors(void **state)
         {"--kv-selector tree", "--kv-selector tree"},
         {"--kv-budget 101%", "--kv-budget 101%"},
         {"--kv-budget 0", "--kv-budget 0"},
-        {"--kv-budget 0%", "--kv-budget 0%: must be a number of tokens, or above 0%"},
+        {"--kv-budget 0%",
+         "--kv-budget 0%: must be a number of tokens above 0, or a share above 0%"},
         {"--kv-budget some", "--kv-budget some"},
         {"--kv-sink 2M", "--kv-sink 2M"},
         {"--kv-window -1", "--kv-window"},
@@ -54,7 +55,8 @@ static void t_errors(void **state)
         {"--kv-threshold most", "--kv-threshold most"},
         {"--kv-estimate maybe", "--kv-estimate maybe"},
         {"--kv-vram lots", "--kv-vram"},
-        {"--kv-ram 6GB", "for --kv-ram SIZE: must be a whole number, or one with K, M or G"},
+        {"--kv-ram 6GB",
+         "for --kv-ram SIZE: must be a whole number below 2^64, with or without K, M or G"},
         {"--kv-disk -1", "--kv-disk"},
         {"--kv-disk-path /tmp", "--kv-disk-path /tmp"},
         {"--kv-disk-writes-per-day x", "--kv-disk-writes-per-day"},
@@ -125,13 +127,16 @@ static void t_plan_and_stats(void **state)
     json_decref(cli_parse(strchr(cli.out, '{')));
     // The plan tells what was asked for.
     static const char *const asked[][2] = {
-        {"--kv-threshold 0.01", "cluster picks 2 %, threshold 0.01, stage 2 q4; merged rows"},
-        {"--kv-threshold auto", "cluster picks 2 %, threshold auto, stage 2 q4; merged rows"},
+        {"--kv-threshold 0.01",
+         "cluster picks 2 %, threshold 0.01, stage 2 q4; hot rows F16, up to "},
+        {"--kv-threshold auto",
+         "cluster picks 2 %, threshold auto, stage 2 q4; hot rows F16, up to "},
         {"--kv-positions collapsed",
-         "cluster picks 2 %, stage 2 q4; positions collapsed; merged rows"},
+         "cluster picks 2 %, stage 2 q4; positions collapsed; hot rows F16, up to "},
         {"--kv-stage2 off --kv-coverage 0.9,bound --kv-estimate on --kv-prefill sparse",
          "cluster picks 2 %, coverage 0.9 by the bound, estimate of the rest, for prompts too; "},
-        {"--kv-selector flat", "flat picks 2 %; merged rows"},
+        {"-c 1k --kv-sink 1k --kv-ram 1G", "; sinks and window hold the whole context; "},
+        {"--kv-selector flat", "flat picks 2 %; hot rows F16, up to "},
         {"--kv-ram 4G --kv-disk 1G --kv-deadline 5 --kv-estimate on",
          "; all 18 segments fit RAM\n"},
         {"--kv-ram 110M --kv-disk 1G --kv-deadline 0.5 --kv-estimate on",
@@ -139,7 +144,7 @@ static void t_plan_and_stats(void **state)
         {"--kv-ram 110M --kv-disk 1G --kv-deadline 0.5 --kv-estimate on",
          " deep, at most 0.5 ms a layer\n"},
         {"-c 128K --kv-ram 110M --kv-disk 16M",
-         "--kv-disk of 16.0 MiB holds less than a sequence of 131072 tokens sends there, up to "},
+         "--kv-disk of 16.0 MiB is less than a sequence of 131072 tokens sends to disk, up to "},
     };
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
         cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse %s", asked[i][0]);
@@ -157,7 +162,8 @@ static void t_plan_and_stats(void **state)
     assert_non_null(strstr(cli.err, "(dense) makes no use of --kv-estimate\n"));
     cli = cli_run("run -m $M -p x -n 1 --kv-mode stream --kv-budget 5%% --kv-stage2 off "
                   "--kv-candidates 3");
-    assert_non_null(strstr(cli.err, "(stream) makes no use of --kv-budget, --kv-candidates\n"));
+    assert_non_null(strstr(cli.err, "(stream) makes no use of --kv-budget, --kv-stage2, "
+                                    "--kv-candidates\n"));
     cli = cli_run("run -m $M -p x -n 1 --kv-mode sparse --kv-budget 5%% --kv-stage2 off "
                   "--kv-candidates 3");
     assert_non_null(strstr(cli.err, "(sparse) makes no use of --kv-candidates\n"));
@@ -166,6 +172,20 @@ static void t_plan_and_stats(void **state)
                   "--kv-disk 1G --kv-deadline 5");
     assert_non_null(strstr(cli.err, "(sparse) makes no use of --kv-unit, --kv-index-type, "
                                     "--kv-rank-by, --kv-stage2, --kv-disk, --kv-deadline\n"));
+    // Steps of a batch pick nothing.
+    static const char scored[] = "perplexity -m $M -f %s -c 64 --kv-mode sparse " SMALL "%s";
+    cli = cli_run(scored, cli_prompt_file(), "");
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "steps of 64 tokens read all rows here"));
+    cli = cli_run(scored, cli_prompt_file(), "-b 1");
+    assert_null(strstr(cli.err, "read all rows here"));
+    cli = cli_run(scored, cli_prompt_file(), "--kv-prefill sparse");
+    assert_null(strstr(cli.err, "read all rows here"));
+    // What was compared is told without statistics too.
+    cli = cli_run("run -m $M -f %s -n 4 --temp 0 --kv-mode sparse --kv-verify 100%% " SMALL,
+                  cli_prompt_file());
+    cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "KV cache: of 12 steps of a layer that were compared"));
     // Nothing is said of a cache that nobody asked about.
     cli = cli_run("run -m $M -f %s -n 2", cli_prompt_file());
     cli_expect_good(cli);
@@ -179,9 +199,9 @@ static void t_sizes_asked_for(void **state)
     static const char *const cases[][2] = {
         {"needed, in ", "--kv-mode sparse --kv-vram"},
         {"needed, in ", "--kv-mode dense --kv-vram"},
-        {" bytes: ", "--kv-mode sparse --kv-ram"},
-        {" bytes: ", "--kv-mode sparse --kv-disk 1G --kv-ram"},
-        {" bytes: ", "--kv-mode sparse --kv-selector flat --kv-disk 1G --kv-ram"},
+        {" KiB: ", "--kv-mode sparse --kv-ram"},
+        {" KiB: ", "--kv-mode sparse --kv-disk 1G --kv-ram"},
+        {" KiB: ", "--kv-mode sparse --kv-selector flat --kv-disk 1G --kv-ram"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cli cli = cli_run("run -m $M -p x -n 1 -lv 0 %s 1K", cases[i][1]);
@@ -334,6 +354,11 @@ static void t_record(void **state)
     cli_expect_error(
         cli_run("run -m $M -p x -n 8 -lv 0 --kv-record %s --kv-record-steps 1,7", folder),
         "--kv-record-steps 1,7: the run feeds at most 7 tokens");
+    // No folder is left by a run that had nothing to put there.
+    snprintf(path, sizeof path, "%s", cli_path("unmade"));
+    cli_expect_error(cli_run("run -m $M -p x -lv 0 --kv-record %s --kv-record-layers 9", path),
+                     "--kv-record-layers 9");
+    assert_int_not_equal(stat(path, &info), 0);
     // A folder that is another's.
     char other[512];
     snprintf(other, sizeof other, "%s", cli_path(""));
