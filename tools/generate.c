@@ -19,13 +19,14 @@ static const struct flag flags[] = {
     {"-s, --seed", FLAG_INT, OPTION(seed), "N", "seed; -1: a new one each time"},
     {"--temp, --temperature", FLAG_FLOAT, OPTION(temperature), "X",
      "randomness; 0 or less: always the likeliest token"},
-    {"--top-k", FLAG_COUNT, OPTION(top_k), "N", "only the N likeliest; 0: all"},
+    {"--top-k", FLAG_INT, OPTION(top_k), "N", "only the N likeliest; 0 or less: all"},
     {"--top-p", FLAG_FLOAT, OPTION(top_p), "0..1", "only the likeliest that sum to X; 1: all"},
     {"--min-p", FLAG_FLOAT, OPTION(min_p), "0..1",
      "only those at least X times the likeliest; 0: all"},
     {"--repeat-penalty", FLAG_FLOAT, OPTION(repeat_penalty), "X",
      "above 1: what was said lately becomes less likely; 1: off"},
-    {"--repeat-last-n", FLAG_COUNT, OPTION(n_repeat), "N", "tokens that the penalty looks at"},
+    {"--repeat-last-n", FLAG_INT, OPTION(n_repeat), "N",
+     "tokens that the penalty looks at; -1: the whole context"},
     {"--ignore-eos", FLAG_ON, OPTION(ignore_eos), NULL, "never pick a token that ends the text"},
     {"--special", FLAG_ON, OPTION(special), NULL, "print control tokens too"},
 };
@@ -75,7 +76,7 @@ static struct fathom_sampler_params sampler_params(const struct generate_options
     struct fathom_sampler_params params;
     fathom_sampler_params_init(&params);
     params.temperature = options->temperature;
-    params.top_k = options->top_k;
+    params.top_k = options->top_k > 0 ? (uint32_t)options->top_k : 0;
     params.top_p = options->top_p;
     params.min_p = options->min_p;
     params.repeat_penalty = options->repeat_penalty;
@@ -88,6 +89,10 @@ int generate_check(const struct generate_options *options)
         return say_error("-n %lld: must be -1 or more", (long long)options->n_predict);
     if (options->seed < -1)
         return say_error("-s %lld: must be -1 or more", (long long)options->seed);
+    if (options->top_k > INT32_MAX)
+        return say_error("--top-k %lld: must be at most %d", (long long)options->top_k, INT32_MAX);
+    if (options->n_repeat < -1)
+        return say_error("--repeat-last-n %lld: must be -1 or more", (long long)options->n_repeat);
     if (options->repeat_penalty <= 0)
         return say_error("--repeat-penalty %g: must be above 0", (double)options->repeat_penalty);
     return EXIT_GOOD;
@@ -106,7 +111,9 @@ int generate_open(struct generator *generator, struct rig *rig,
     generator->seed = params.seed;
     generator->draws = params.temperature > 0;
     generator->end_lines = isatty(STDOUT_FILENO) != 0;
-    params.n_repeat = options->n_repeat < rig->n_ctx ? options->n_repeat : rig->n_ctx;
+    params.n_repeat = rig->n_ctx;
+    if (options->n_repeat >= 0 && options->n_repeat < rig->n_ctx)
+        params.n_repeat = (uint32_t)options->n_repeat;
     if (options->ignore_eos) SAY_TRY(list_enders(generator));
     return say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler));
 }

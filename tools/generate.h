@@ -12,11 +12,11 @@ struct generate_options {
     int64_t n_predict; // most tokens; below 0: until the model ends or the context is full
     int64_t seed;      // below 0: a new one each time
     float temperature;
-    uint32_t top_k;
+    int64_t top_k; // 0 or less: all
     float top_p;
     float min_p;
     float repeat_penalty;
-    uint32_t n_repeat;
+    int64_t n_repeat; // tokens; below 0: the context
     bool ignore_eos;
     bool special; // print control tokens
 };
