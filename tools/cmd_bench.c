@@ -222,8 +222,7 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
         SAY_TRY(report_print_json(build_json(bench, model)));
     else if (bench->n_done > 0)
         print_table(bench);
-    SAY_TRY(rig_report(&bench->rig, model));
-    return code;
+    return rig_report(&bench->rig, model, code);
 }
 
 int cmd_bench(int argc, char **argv)

@@ -37,6 +37,7 @@ struct scorer {
     struct rig rig;
     struct perplexity_options options;
     bool no_bos;        // leaves the chunks as they are
+    bool scored;        // all of it
     const int32_t *ids; // [n_chunks, n_ctx]
     uint32_t n_ctx, n_chunks;
     uint32_t n_rows; // rows of logits that fit `rows`
@@ -168,14 +169,6 @@ static int prepare_rows(struct scorer *scorer)
     return scorer->rows != NULL && scorer->chunk != NULL ? EXIT_GOOD : EXIT_BAD;
 }
 
-// Writes statistics of what was done, also if it was not all.
-static int report(const struct scorer *scorer, const struct rig_options *model, int code)
-{
-    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
-    const int report_code = rig_report(&scorer->rig, model);
-    return code != EXIT_GOOD ? code : report_code;
-}
-
 // Perplexity of a text; writes the base file if one is named.
 static int score_text(struct scorer *scorer, const struct rig_options *model,
                       const struct prompt_options *prompt)
@@ -185,6 +178,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
     int code = EXIT_GOOD;
     SAY_CHECK(prompt_read(prompt, &text), out);
     SAY_CHECK(output_check_other(scorer->options.base_path, prompt->file), out);
+    SAY_CHECK(output_check_other(scorer->options.base_path, model->path), out);
     SAY_CHECK(output_try_file(scorer->options.base_path), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
     rig_say_unpicked(&scorer->rig, model);
@@ -203,7 +197,8 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
                   out);
     code = score_all(scorer);
     if (code == EXIT_GOOD) print_estimate(scorer);
-    code = report(scorer, model, code);
+    scorer->scored = code == EXIT_GOOD;
+    code = rig_report(&scorer->rig, model, code);
 out:
     ids_free(&ids);
     bytes_free(&text);
@@ -229,7 +224,7 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
     SAY_TRY(divergence_sums_init(&scorer->sums, n_scored));
     const int code = score_all(scorer);
     if (code == EXIT_GOOD) divergence_print(&scorer->sums);
-    return report(scorer, model, code);
+    return rig_report(&scorer->rig, model, code);
 }
 
 static int parse(struct scorer *scorer, struct rig_options *model, struct prompt_options *prompt,
@@ -283,7 +278,7 @@ int cmd_perplexity(int argc, char **argv)
     scorer.no_bos = prompt.no_bos;
     int code = scorer.options.compare ? score_against_base(&scorer, &model)
                                       : score_text(&scorer, &model, &prompt);
-    int close_code = divergence_close(&scorer.base, code == EXIT_GOOD);
+    int close_code = divergence_close(&scorer.base, scorer.scored);
     divergence_sums_free(&scorer.sums);
     block_free(scorer.rows);
     block_free(scorer.chunk);

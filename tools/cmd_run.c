@@ -184,8 +184,7 @@ int cmd_run(int argc, char **argv)
     SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
               out);
     code = generate(&run, &rig, &input);
-    const int report_code = rig_report(&rig, &run.model); // of what was done so far, too
-    if (code == EXIT_GOOD) code = report_code;
+    code = rig_report(&rig, &run.model, code);
 out:
     record_code = kv_record_close(&record, code == EXIT_GOOD || code == EXIT_INTERRUPTED);
     if (code == EXIT_GOOD) code = record_code;

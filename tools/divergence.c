@@ -148,7 +148,7 @@ int divergence_close(struct divergence_base *base, bool keep)
         code = say_error("cannot write %s: %s", base->path, strerror(errno));
     struct stat info;
     if (base->file != NULL && base->is_new && !(keep && code == EXIT_GOOD) &&
-        stat(base->path, &info) == 0 && S_ISREG(info.st_mode))
+        lstat(base->path, &info) == 0 && S_ISREG(info.st_mode))
         (void)remove(base->path);
     block_free(base->row);
     ids_free(&base->ids);

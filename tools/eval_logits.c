@@ -76,6 +76,7 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
     struct ids ids = {0};
     int code = EXIT_GOOD;
     SAY_CHECK(output_check_other(options->out, options->ids), out);
+    SAY_CHECK(output_check_other(options->out, model->path), out);
     SAY_CHECK(ids_append_file(&ids, options->ids), out);
     SAY_CHECK(output_try_file(options->out), out);
     SAY_CHECK(rig_open(&rig, model), out);
@@ -86,8 +87,8 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
             say_error("%zu ids do not fit the context of %u: give a larger -c", ids.n, rig.n_ctx);
         goto out;
     }
-    SAY_CHECK(write_file(&rig, &ids, options->out), out);
-    code = rig_report(&rig, model);
+    code = write_file(&rig, &ids, options->out);
+    code = rig_report(&rig, model, code);
 out:
     ids_free(&ids);
     rig_close(&rig);

@@ -99,11 +99,12 @@ static int report_score(const struct needle_score *score, const struct needle_he
                         json_t *kv, json_t *rows)
 {
     const char *format = score->options->format;
+    const struct needle_score *dense = score->dense;
+    if (dense != NULL && dense->n_questions == 0) dense = NULL; // interrupted before it
     const bool by_head = score->task->by_head, first = json_array_size(rows) == 0;
     json_t *row = needle_score_json(score, kv);
     if (by_head) json_object_set_new(row, "heads", needle_heads_json(heads));
-    if (score->dense != NULL)
-        json_object_set_new(row, "dense", needle_score_json(score->dense, json_null()));
+    if (dense != NULL) json_object_set_new(row, "dense", needle_score_json(dense, json_null()));
     json_array_append_new(rows, row);
     if (strcmp(format, "jsonl") == 0 && by_head)
         return needle_score_print_heads(score, json_object_get(row, "heads"));
@@ -114,8 +115,8 @@ static int report_score(const struct needle_score *score, const struct needle_he
     }
     if (first) needle_score_print_header(score);
     SAY_TRY(needle_score_print_row(score));
-    if (score->dense != NULL) SAY_TRY(needle_score_print_row(score->dense));
-    return score->options->print && score->dense != NULL ? needle_score_print_cache(kv) : EXIT_GOOD;
+    if (dense != NULL) SAY_TRY(needle_score_print_row(dense));
+    return score->options->print && dense != NULL ? needle_score_print_cache(kv) : EXIT_GOOD;
 }
 
 // Runs a length, and tells what each head did meanwhile.
@@ -132,12 +133,11 @@ static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle
 }
 
 // After an interrupt: makes the answers so far a score of their own. False if there are none.
-static bool end_early(struct needle_score *score)
+static bool end_early(const struct needle_score *score)
 {
     say_note("at %u tokens %zu of %u questions are answered", score->n_tokens, score->n_questions,
              score->options->n_questions);
     if (score->task->by_head || score->n_questions == 0) return false;
-    if (score->dense != NULL && score->dense->n_questions == 0) score->dense = NULL;
     return true;
 }
 
@@ -322,10 +322,7 @@ static int run(const struct needle_task *task, struct needle_options *options,
     if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
     if (code == EXIT_GOOD) code = check_plan(find_comparison(task, options), &rig);
     if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
-    if ((code == EXIT_GOOD || code == EXIT_INTERRUPTED) && !options->show) {
-        const int report_code = rig_report(&rig, model); // of what was done so far, too
-        if (code == EXIT_GOOD) code = report_code;
-    }
+    code = rig_report(&rig, model, code);
     rig_close(&rig);
     return code;
 }

@@ -205,9 +205,6 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
 
 int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers)
 {
-    if (options->n_dense_layers == n_layers)
-        say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
-                 n_layers);
     if (options->n_dense_layers <= n_layers) return EXIT_GOOD;
     return say_error("--kv-dense-layers %u: must be 0 to %u, the number of layers",
                      options->n_dense_layers, n_layers);
@@ -282,15 +279,6 @@ void kv_flags_say_idle(const struct kv_options *options, const char *plan)
     if (bytes > 0)
         say_note("with these settings the KV cache (%.*s) makes no use of %s",
                  (int)strcspn(plan, ":"), plan, names);
-}
-
-void kv_flags_say_unpicked(const struct kv_options *options, const char *plan, uint32_t n_step)
-{
-    if (n_step == 1 || strncmp(plan, "sparse:", 7) != 0 || strcmp(options->prefill, "sparse") == 0)
-        return;
-    say_note("steps of %u tokens read all rows here, as in a prompt: give -b 1 to measure what "
-             "decoding picks, or --kv-prefill sparse",
-             n_step);
 }
 
 bool kv_flags_print_stats(const struct kv_options *options)

@@ -66,7 +66,4 @@ int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers);
 // Names the options that differ from the defaults in vain, in one line. The plan is the engine's.
 void kv_flags_say_idle(const struct kv_options *options, const char *plan);
 
-// Says so where rows are picked in steps of one token, and steps are of n_step.
-void kv_flags_say_unpicked(const struct kv_options *options, const char *plan, uint32_t n_step);
-
 #endif

@@ -201,22 +201,10 @@ int kv_record_check(const struct kv_record_options *options)
     return check_older(options->folder);
 }
 
-static void say_older(const char *folder)
-{
-    char path[KV_RECORD_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/index.json", folder);
-    if (access(path, F_OK) == 0)
-        say_note("--kv-record %s: replaces the record that is there", folder);
-}
-
 int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single)
 {
     const uint32_t n_skip = options->steps.n > 1 ? options->steps.items[1] : 0;
-    if (options->folder == NULL) return EXIT_GOOD;
-    if (n_skip < n_single) {
-        say_older(options->folder);
-        return EXIT_GOOD;
-    }
+    if (options->folder == NULL || n_skip < n_single) return EXIT_GOOD;
     if (n_single == 0)
         return say_error("--kv-record %s: the run feeds no token by itself, so there is no step to "
                          "record: give a larger -n or -c",
@@ -299,7 +287,9 @@ static int replace_older(const struct kv_record *r)
 {
     char path[KV_RECORD_PATH_BYTES];
     whole_path(path, r, 0, KINDS);
-    if (remove(path) != 0 && errno != ENOENT)
+    if (remove(path) == 0)
+        say_note("--kv-record %s: replaces the record that was there", r->folder);
+    else if (errno != ENOENT)
         return say_error("cannot write %s: %s", path, strerror(errno));
     for (uint32_t i = 0; i < r->shape.n_layers; i++)
         for (int kind = 0; kind < KINDS; kind++)

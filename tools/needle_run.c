@@ -183,11 +183,12 @@ static int ask_all(struct run *run, size_t n_ask, struct needle_score *score)
     struct fathom_kv_stats before, after;
     run->score = score;
     SAY_TRY(kv_report_take(engine, &before));
-    for (size_t i = 0; i < n_ask; i++)
-        SAY_TRY(ask(run, &run->puzzle->questions[i]));
+    int code = EXIT_GOOD;
+    for (size_t i = 0; i < n_ask && code == EXIT_GOOD; i++)
+        code = ask(run, &run->puzzle->questions[i]);
     SAY_TRY(kv_report_take(engine, &after));
     needle_score_add_reads(score, &before, &after);
-    return EXIT_GOOD;
+    return code;
 }
 
 static int ask_all_densely(struct run *run, size_t n_ask, struct needle_score *score)

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "tools/say.h"
 
@@ -81,7 +80,8 @@ int output_check(void)
 int output_try_file(const char *path)
 {
     if (path == NULL || strcmp(path, "-") == 0) return EXIT_GOOD;
-    const bool is_new = access(path, F_OK) != 0;
+    struct stat info;
+    const bool is_new = lstat(path, &info) != 0;
     FILE *file = fopen(path, "ab");
     if (file == NULL) return say_error("cannot write %s: %s", path, strerror(errno));
     (void)fclose(file); // nothing was written
@@ -92,8 +92,9 @@ int output_try_file(const char *path)
 int output_check_other(const char *path, const char *source)
 {
     struct stat a, b;
-    if (path == NULL || source == NULL || stat(path, &a) != 0 || stat(source, &b) != 0)
+    if (path == NULL || source == NULL || strcmp(path, "-") == 0 || strcmp(source, "-") == 0)
         return EXIT_GOOD;
+    if (stat(path, &a) != 0 || stat(source, &b) != 0) return EXIT_GOOD;
     if (!S_ISREG(a.st_mode) || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return EXIT_GOOD;
     return say_error("%s: the result would replace what it is made from: name another file", path);
 }

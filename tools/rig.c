@@ -139,8 +139,10 @@ static void choose_rope(const struct rig_options *options, uint32_t n_tokens_tra
 // Flags that the scaling, which the model or the user chose, leaves nothing to do.
 static void say_idle_rope(const struct rig_options *o, const struct fathom_rope *rope)
 {
-    const bool of_yarn = o->yarn_orig_ctx > 0 || o->yarn_ext_factor >= 0 ||
-                         o->yarn_attn_factor > 0 || o->yarn_beta_fast > 0 || o->yarn_beta_slow > 0;
+    const bool longrope = rope->scaling == FATHOM_ROPE_SCALING_LONGROPE; // has two of them
+    const bool of_yarn = o->yarn_ext_factor >= 0 || o->yarn_beta_fast > 0 ||
+                         o->yarn_beta_slow > 0 ||
+                         (!longrope && (o->yarn_orig_ctx > 0 || o->yarn_attn_factor > 0));
     if (o->log_level < FATHOM_LOG_WARN) return;
     if (o->rope_scale > 0 && rope->scaling == FATHOM_ROPE_SCALING_NONE)
         say_note("--rope-scale: makes no difference with --rope-scaling none");
@@ -160,6 +162,13 @@ static double trusted_tokens(const struct fathom_model_info *info, const struct 
     return n;
 }
 
+// The --rope-scale that stretches what the model was trained on to the context.
+static double needed_scale(const struct rig *rig, const struct fathom_rope *rope)
+{
+    const uint32_t n = rope->n_orig_tokens > 0 ? rope->n_orig_tokens : rig->info->n_tokens_train;
+    return ceil(10.0 * rig->n_ctx / n) / 10;
+}
+
 bool rig_is_dense(const struct rig *rig)
 {
     return strncmp(fathom_engine_plan(fathom_runner_engine(rig->runner)), "dense:", 6) == 0;
@@ -172,13 +181,20 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
     if (rig->log_level < FATHOM_LOG_WARN) return;
     if (!rig_is_dense(rig) || options->kv.mode != NULL) say_note("KV cache %s", plan);
     kv_flags_say_idle(&options->kv, plan);
+    if (options->kv.n_dense_layers == rig->info->n_layers)
+        say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
+                 options->kv.n_dense_layers);
 }
 
 void rig_say_unpicked(const struct rig *rig, const struct rig_options *options)
 {
-    if (rig->log_level >= FATHOM_LOG_WARN)
-        kv_flags_say_unpicked(&options->kv, fathom_engine_plan(fathom_runner_engine(rig->runner)),
-                              rig->n_batch);
+    const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
+    const bool picks = strstr(plan, " picks ") != NULL &&
+                       options->kv.n_dense_layers < rig->info->n_layers &&
+                       strcmp(options->kv.prefill, "sparse") != 0;
+    if (picks && rig->n_batch > 1 && rig->log_level >= FATHOM_LOG_WARN)
+        say_note("steps of more than one token read all rows here, as in a prompt: give -b 1 to "
+                 "measure what decoding picks, or --kv-prefill sparse");
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk, which takes what a limited
@@ -247,11 +263,9 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     params.n_batch = rig->n_batch;
     if (params.kv.positions == FATHOM_POSITIONS_TRUE && rig->log_level >= FATHOM_LOG_WARN &&
         rig->n_ctx > trusted_tokens(rig->info, &params.rope))
-        say_note("a context of %u tokens is more than the %u the model was trained with; "
-                 "--rope-scale %g (linear, or --rope-scaling yarn) or --kv-positions collapsed may "
-                 "help",
-                 rig->n_ctx, rig->info->n_tokens_train,
-                 ceil(10.0 * rig->n_ctx / rig->info->n_tokens_train) / 10);
+        say_note("a context of %u tokens is more than the %u the model was trained with: "
+                 "--rope-scaling yarn with --rope-scale %g, or --kv-positions collapsed, may help",
+                 rig->n_ctx, rig->info->n_tokens_train, needed_scale(rig, &params.rope));
     SAY_TRY(say_memory(fathom_runner_open(rig->model, &params, &rig->runner)));
     say_plan(rig, options);
     SAY_TRY(say_memory(fathom_seq_create(fathom_runner_engine(rig->runner), &rig->seq)));
@@ -310,11 +324,13 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options)
     return open_model(rig, options);
 }
 
-int rig_report(const struct rig *rig, const struct rig_options *options)
+int rig_report(const struct rig *rig, const struct rig_options *options, int code)
 {
+    if (rig->runner == NULL || (code != EXIT_GOOD && code != EXIT_INTERRUPTED)) return code;
     const fathom_engine *engine = fathom_runner_engine(rig->runner);
-    if (options->kv.stats == NULL) return kv_report_say(engine);
-    return kv_report_write(engine, options->kv.stats);
+    if (rig->log_level >= FATHOM_LOG_WARN) SAY_TRY(kv_report_say(engine));
+    SAY_TRY(kv_report_write(engine, options->kv.stats));
+    return code;
 }
 
 void rig_close(struct rig *rig)

@@ -79,8 +79,10 @@ bool rig_is_dense(const struct rig *rig);
 // For commands that feed what they measure in steps of a batch: says so if these pick nothing.
 void rig_say_unpicked(const struct rig *rig, const struct rig_options *options);
 
-// Writes --kv-stats, if that was asked for; else says what one should know of it.
-int rig_report(const struct rig *rig, const struct rig_options *options);
+// At the end of a command's work, which came to `code`, all of it or up to an interrupt: writes
+// --kv-stats, if that was asked for, and says what one should know of the cache. Returns code, or
+// what kept it from writing.
+int rig_report(const struct rig *rig, const struct rig_options *options, int code);
 
 void rig_close(struct rig *rig);
 

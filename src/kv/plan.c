@@ -169,10 +169,6 @@ static fathom_status size_tail(fathom_engine *engine)
                           "stream and sparse are for device \"cpu\"",
                           engine->device->text);
     engine->picks = kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO;
-    if (!engine->picks) { // what only picking looks at is not built
-        engine->params.kv.stage2_bits = 0;
-        engine->params.kv.estimate = false;
-    }
     engine->n_tail_max = p->n_tokens_max;
     // While a segment is sealed its rows stay, and two steps come in.
     const uint64_t n_least = (uint64_t)kv->n_sink + kv->n_window + 2 * (uint64_t)kv->n_segment +
@@ -287,6 +283,10 @@ fathom_status plan_open(fathom_engine *engine)
         return FATHOM_OK;
     }
     sizes_count(engine, &sizes);
+    if (!engine->picks) { // what only picking looks at is not built
+        engine->params.kv.stage2_bits = 0;
+        engine->params.kv.estimate = false;
+    }
     // Only merged segments leave RAM, and only where it has a limit.
     if (sizes.n_merged == 0 || p->kv.host_bytes == 0) engine->params.kv.disk_bytes = 0;
     engine->segments.n_heads = p->n_layers * p->n_kv_heads;

@@ -173,10 +173,11 @@ static void t_plan_and_stats(void **state)
     assert_non_null(strstr(cli.err, "(sparse) makes no use of --kv-unit, --kv-index-type, "
                                     "--kv-rank-by, --kv-stage2, --kv-disk, --kv-deadline\n"));
     // Steps of a batch pick nothing.
-    static const char scored[] = "perplexity -m $M -f %s -c 64 --kv-mode sparse " SMALL "%s";
+    static const char scored[] =
+        "perplexity -m $M -f %s -c 64 --kv-mode sparse " SMALL "--kv-window 8 %s";
     cli = cli_run(scored, cli_prompt_file(), "");
     cli_expect_good(cli);
-    assert_non_null(strstr(cli.err, "steps of 64 tokens read all rows here"));
+    assert_non_null(strstr(cli.err, "steps of more than one token read all rows here"));
     cli = cli_run(scored, cli_prompt_file(), "-b 1");
     assert_null(strstr(cli.err, "read all rows here"));
     cli = cli_run(scored, cli_prompt_file(), "--kv-prefill sparse");
@@ -344,7 +345,6 @@ static void t_record(void **state)
                                 cli_prompt_file(), folder);
     assert_int_equal(failed.code, 1);
     assert_non_null(strstr(failed.err, "/dev/full"));
-    assert_non_null(strstr(failed.err, ": replaces the record that is there\n"));
     json = cli_parse(cli_run("bench attend --record %s --no-dense -o json", folder).out);
     assert_true(number(json, "n_layers") == 2 && number(json, "n_steps") == 5);
     json_decref(json);

@@ -213,6 +213,7 @@ static void t_bench_interrupted(void **state)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 128 + SIGINT);
+    if (n == 0) return; // it was still loading
     json_t *rows = cli_parse(text);
     assert_in_range(json_array_size(rows), 0, 1);
     json_decref(rows);
