@@ -292,9 +292,9 @@ static const char about[] =
     "of fewer layers or tokens where memory holds no more. An error is the length of the\n"
     "difference to its output over the length of that, for one query head: mean and largest.\n"
     "Peak memory is that of the process from when the dense run has ended. The share of a read is\n"
-    "of a read of 512 MiB: rows that fit the processor's cache are read faster than that. Rows "
-    "have\n"
-    "no positions here, so --kv-positions collapsed is not taken; --kv-stats wants a FILE.";
+    "of a read of 512 MiB: rows that fit the processor's cache are read faster than that.\n"
+    "Rows have no positions here, so --kv-positions collapsed is not taken; --kv-stats wants a\n"
+    "FILE.";
 
 int bench_attend(int argc, char **argv)
 {

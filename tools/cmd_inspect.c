@@ -191,7 +191,7 @@ static void set_text_entry(json_t *json, const char *key, const fathom_gguf *ggu
     json_object_set_new(json, key, text ? build_item(gguf, entry, 0) : json_null());
 }
 
-// What keeps Fathom from running a file whose metadata are good.
+// Of a file whose metadata are good: the first tensor that Fathom cannot read.
 static void set_problem(json_t *json, const fathom_gguf *gguf)
 {
     const size_t n = fathom_gguf_tensor_count(gguf);

@@ -245,11 +245,9 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         .about =
             "Perplexity of the second half of each chunk of -c tokens (llama.cpp's procedure).\n"
             "--kl-divergence-base FILE alone also writes the distributions; with --kl-divergence\n"
-            "it reads them and prints how far this model, or these flags, are from them. Tokens go "
-            "in\n"
-            "steps of -b; --kv-prefill is how those of more than one read the cache, so -b 1 "
-            "measures\n"
-            "what decoding picks.",
+            "it reads them and prints how far this model, or these flags, are from them. Tokens\n"
+            "go in steps of -b; --kv-prefill is how those of more than one read the cache, so\n"
+            "-b 1 measures what decoding picks.",
         .groups = groups,
         .n_groups = sizeof groups / sizeof groups[0],
     };

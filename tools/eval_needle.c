@@ -132,13 +132,12 @@ static int run_heads(struct rig *rig, const struct puzzle *widest, struct needle
                      score->task->name, score->n_tokens);
 }
 
-// After an interrupt: makes the answers so far a score of their own. False if there are none.
+// After an interrupt: says how far it came. Whether that makes a score.
 static bool end_early(const struct needle_score *score)
 {
     say_note("at %u tokens %zu of %u questions are answered", score->n_tokens, score->n_questions,
              score->options->n_questions);
-    if (score->task->by_head || score->n_questions == 0) return false;
-    return true;
+    return !score->task->by_head && score->n_questions > 0;
 }
 
 static int report_length(struct rig *rig, const struct puzzle *widest, struct needle_score *score,
