@@ -209,9 +209,8 @@ static int run_asked(struct bench *bench, struct attend_result *result)
     block_forget_peak(); // what came before tells nothing of the cache
     SAY_TRY(attend_run_open(run, &bench->plan));
     if (bench->device.log_level >= FATHOM_LOG_WARN) {
-        const char *text = fathom_engine_plan(run->engine);
-        say_note("KV cache %s", text);
-        kv_flags_say_idle(&bench->device.kv, text);
+        say_note("KV cache %s", fathom_engine_plan(run->engine));
+        kv_flags_say_idle(&bench->device.kv, run->engine);
     }
     fathom_kv_stats_init(&stats);
     SAY_TRY(say_status(fathom_engine_stats(run->engine, &stats)));

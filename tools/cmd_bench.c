@@ -215,7 +215,7 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
     SAY_TRY(choose_ids(bench));
     SAY_TRY(list_tests(bench));
     const int code = run_tests(bench);
-    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
+    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return rig_report(&bench->rig, model, code);
     if (code == EXIT_INTERRUPTED)
         say_note("%zu of %zu tests are done", bench->n_done, bench->n_tests);
     if (json)

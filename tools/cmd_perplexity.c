@@ -181,7 +181,7 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
     SAY_CHECK(output_check_other(scorer->options.base_path, model->path), out);
     SAY_CHECK(output_try_file(scorer->options.base_path), out);
     SAY_CHECK(rig_open(&scorer->rig, model), out);
-    rig_say_unpicked(&scorer->rig, model);
+    rig_say_unpicked(&scorer->rig);
     scorer->n_ctx = scorer->rig.n_ctx;
     SAY_CHECK(check_context(scorer->n_ctx), out);
     SAY_CHECK(
@@ -212,7 +212,7 @@ static int score_against_base(struct scorer *scorer, struct rig_options *model)
     SAY_TRY(divergence_open(base, scorer->options.base_path));
     model->n_ctx = base->n_ctx;
     SAY_TRY(rig_open(&scorer->rig, model));
-    rig_say_unpicked(&scorer->rig, model);
+    rig_say_unpicked(&scorer->rig);
     if (base->n_vocab != scorer->rig.info->n_vocab)
         return say_error("%s: its vocabulary has %u tokens, the model's %u", base->path,
                          base->n_vocab, scorer->rig.info->n_vocab);

@@ -80,7 +80,7 @@ static int evaluate(const struct logits_options *options, struct rig_options *mo
     SAY_CHECK(ids_append_file(&ids, options->ids), out);
     SAY_CHECK(output_try_file(options->out), out);
     SAY_CHECK(rig_open(&rig, model), out);
-    rig_say_unpicked(&rig, model);
+    rig_say_unpicked(&rig);
     SAY_CHECK(ids_check(&ids, options->ids, rig.info->n_vocab), out);
     if (ids.n > rig.n_ctx) {
         code =
@@ -100,8 +100,7 @@ int eval_logits(int argc, char **argv)
     struct logits_options options = {0};
     struct rig_options model = rig_defaults;
     // What is measured is the model; -ctk and -ctv put the cache's rounding back.
-    model.type_k = "f32";
-    model.type_v = "f32";
+    model.type_default = "f32";
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
         rig_file_flags(&model),

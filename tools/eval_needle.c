@@ -320,8 +320,7 @@ static int run(const struct needle_task *task, struct needle_options *options,
     int code = options->show ? rig_open_vocabulary(&rig, model) : rig_open(&rig, model);
     if (code == EXIT_GOOD) code = choose_template(rig.model, &options->chat_template);
     if (code == EXIT_GOOD) code = check_plan(find_comparison(task, options), &rig);
-    if (code == EXIT_GOOD) code = run_lengths(&rig, task, options, widest);
-    code = rig_report(&rig, model, code);
+    if (code == EXIT_GOOD) code = rig_report(&rig, model, run_lengths(&rig, task, options, widest));
     rig_close(&rig);
     return code;
 }

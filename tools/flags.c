@@ -54,6 +54,7 @@ bool flags_parse_size(const char *text, uint64_t *out)
     if (*end == 'k' || *end == 'K') shift = 10;
     if (*end == 'm' || *end == 'M') shift = 20;
     if (*end == 'g' || *end == 'G') shift = 30;
+    if (*end == 't' || *end == 'T') shift = 40;
     if (shift > 0) end++;
     if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0) return false;
     if (value > UINT64_MAX >> shift) return false;
@@ -174,7 +175,7 @@ static bool is_path(const struct flag *flag)
 static const char *what_it_must_be(enum flag_kind kind)
 {
     if (kind == FLAG_SIZE)
-        return ": must be a whole number below 2^64, with or without K, M or G behind it";
+        return ": must be a whole number below 2^64, with or without K, M, G or T behind it";
     if (kind == FLAG_COUNT)
         return ": must be a whole number from 0 to 4294967295, with or without K, M or G behind it";
     if (kind == FLAG_COUNTS)
@@ -242,6 +243,22 @@ static int ask(const struct flag *flag, const void *options)
     return (*answer)();
 }
 
+// For those who know llama.cpp's: what stands in place of a flag that is none, or nothing.
+static const char *advice_on(const char *name)
+{
+    static const struct {
+        const char *names, *advice;
+    } of_others[] = {
+        {"-ngl, --gpu-layers, --n-gpu-layers", "all layers are on the one --device; "},
+        {"-fa, --flash-attn", "attention is always of that kind, so leave it out; "},
+        {"--mmap, --no-mmap, --mlock", "the file is always mapped; "},
+        {"-nkvo, --no-kv-offload", "--kv-vram, --kv-ram and --kv-disk place the KV cache; "},
+    };
+    for (size_t i = 0; i < sizeof of_others / sizeof of_others[0]; i++)
+        if (has_word(of_others[i].names, name)) return of_others[i].advice;
+    return strchr(name, '=') != NULL ? "a value goes into the next argument; " : "";
+}
+
 int flags_parse(const struct flag_page *page, int argc, char **argv, const char **operand)
 {
     // Help first: it must show the defaults, which the other flags are about to change.
@@ -259,9 +276,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
         void *options = NULL;
         const struct flag *flag = find(page, name, &options);
         if (flag == NULL)
-            return say_error("unknown flag %s; %ssee fathom %s --help", name,
-                             strchr(name, '=') != NULL ? "a value goes into the next argument; "
-                                                       : "",
+            return say_error("unknown flag %s; %ssee fathom %s --help", name, advice_on(name),
                              page->command);
         const char *text = NULL;
         if (flag->kind == FLAG_ASK) return ask(flag, options);

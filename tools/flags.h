@@ -15,7 +15,7 @@ enum flag_kind {
     FLAG_TEXT,   // const char *
     FLAG_TEXTS,  // struct flag_texts: one more each time
     FLAG_COUNT,  // uint32_t; K, M, G mean 2^10, 2^20, 2^30
-    FLAG_SIZE,   // uint64_t, likewise
+    FLAG_SIZE,   // uint64_t, likewise, and T means 2^40
     FLAG_INT,    // int64_t
     FLAG_FLOAT,  // float
     FLAG_COUNTS, // struct flag_counts: counts separated by commas, in place of the default
@@ -62,8 +62,8 @@ struct flag_page {
 // The first of names, "-c, --ctx-size", that argv[1..] holds as a flag; NULL: none of them.
 const char *flags_given(const struct flag_page *page, int argc, char **argv, const char *names);
 
-// A number with K, M or G (2^10, 2^20, 2^30) behind it, or none. False, with nothing set, if the
-// text is no such number.
+// A number with K, M, G or T (2^10, 2^20, 2^30, 2^40) behind it, or none. False, with nothing set,
+// if the text is no such number.
 bool flags_parse_size(const char *text, uint64_t *out);
 
 // Sets the options from argv[1..]. *operand takes the one argument that is no flag and must hold

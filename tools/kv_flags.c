@@ -188,6 +188,10 @@ int kv_flags_read(const struct kv_options *options, struct fathom_kv_params *kv,
     if (!parse_percent(options->verify, &kv->verify_share))
         return say_error("--kv-verify %s: must be from 0%% to 100%%, with the %% sign",
                          options->verify);
+    if (options->n_unit > kv->n_merged)
+        return say_error("--kv-unit %u: a unit lies in one segment, which has at most %u tokens "
+                         "(--kv-segment)",
+                         options->n_unit, kv->n_merged);
     if (options->disk_path != NULL && options->disk_bytes == 0)
         return say_error("--kv-disk-path %s: needs --kv-disk SIZE", options->disk_path);
     kv->n_sink = options->n_sink;
@@ -245,9 +249,9 @@ static bool matters_in_stream(const struct flag *flag)
     return !is_among(flag, of_picks, sizeof of_picks / sizeof of_picks[0]);
 }
 
-// Whether the other flags, and the plan that they come to, leave it anything to do.
+// Whether the other flags, and what the engine made of them, leave it anything to do.
 static bool matters_beside(const struct kv_options *options, const struct flag *flag,
-                           const char *plan)
+                           const struct fathom_kv_params *kv)
 {
     // A unit of flat is a key, and stands for itself.
     static const size_t of_units[] = {OPTION(n_unit), OPTION(index_type), OPTION(rank_by),
@@ -258,20 +262,21 @@ static bool matters_beside(const struct kv_options *options, const struct flag *
     if (strcmp(options->selector, "flat") == 0 &&
         is_among(flag, of_units, sizeof of_units / sizeof of_units[0]))
         return false;
-    return strstr(plan, "; no disk") == NULL ||
-           !is_among(flag, of_disk, sizeof of_disk / sizeof of_disk[0]);
+    return kv->disk_bytes > 0 || !is_among(flag, of_disk, sizeof of_disk / sizeof of_disk[0]);
 }
 
-void kv_flags_say_idle(const struct kv_options *options, const char *plan)
+void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine)
 {
     const struct kv_options defaults = KV_OPTION_DEFAULTS;
-    const bool dense = strncmp(plan, "dense:", 6) == 0, stream = strncmp(plan, "stream:", 7) == 0;
+    const struct fathom_kv_params *kv = fathom_engine_kv(engine);
+    const bool dense = kv->mode == FATHOM_KV_DENSE, stream = kv->mode == FATHOM_KV_STREAM;
+    const char *plan = fathom_engine_plan(engine);
     char names[1024] = "";
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         const struct flag *flag = &table[i];
         bool idle = (dense && !matters_in_dense(options, flag)) ||
-                    (stream && !matters_in_stream(flag)) || !matters_beside(options, flag, plan);
+                    (stream && !matters_in_stream(flag)) || !matters_beside(options, flag, kv);
         if (!idle || holds_same(flag, options, &defaults)) continue;
         bytes += (size_t)snprintf(names + bytes, sizeof names - bytes, "%s%s",
                                   bytes > 0 ? ", " : "", flag->names);

@@ -63,7 +63,7 @@ int kv_flags_check_stats(const struct kv_options *options, const char *format);
 // What can be told once the number of layers is known.
 int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers);
 
-// Names the options that differ from the defaults in vain, in one line. The plan is the engine's.
-void kv_flags_say_idle(const struct kv_options *options, const char *plan);
+// Names the options that differ from the defaults in vain, in one line.
+void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine);
 
 #endif

@@ -198,6 +198,8 @@ int kv_record_check(const struct kv_record_options *options)
     bool made;
     SAY_TRY(make_folder(options->folder, &made));
     if (made) (void)rmdir(options->folder); // until there is something to put into it
+    if (!made && access(options->folder, W_OK | X_OK) != 0)
+        return say_error("cannot write to --kv-record %s: %s", options->folder, strerror(errno));
     return check_older(options->folder);
 }
 

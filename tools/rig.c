@@ -20,8 +20,7 @@ const struct rig_options rig_defaults = {
     .isa = "all",
     .log_level = FATHOM_LOG_WARN,
     .n_batch = 512,
-    .type_k = "f16",
-    .type_v = "f16",
+    .type_default = "f16",
     .yarn_ext_factor = -1,
     .kv = KV_OPTION_DEFAULTS,
 };
@@ -38,9 +37,10 @@ static const struct flag context_flags[] = {
     {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N",
      "context in tokens; 0: the model's if memory holds it (bench, eval: what the tests take)"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
-    {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32", "type of keys"},
+    {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32",
+     "type of keys; default: f16 (eval logits: f32)"},
     {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",
-     "of values; must be the keys'"},
+     "of values, likewise; must be the keys'"},
     {"--rope-scaling", FLAG_TEXT, OPTION(rope_scaling), "none|linear|yarn",
      "default: the model's, or linear if --rope-scale is given"},
     {"--rope-scale", FLAG_FLOAT, OPTION(rope_scale), "X", "stretch factor; 0: the model's"},
@@ -97,8 +97,9 @@ static int open_model(struct rig *rig, const struct rig_options *options)
 
 static int32_t choose_kv_type(const struct rig_options *options)
 {
-    if (strcmp(options->type_k, "f32") == 0) return FATHOM_TYPE_F32;
-    return strcmp(options->type_k, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
+    const char *name = options->type_k != NULL ? options->type_k : options->type_default;
+    if (strcmp(name, "f32") == 0) return FATHOM_TYPE_F32;
+    return strcmp(name, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
 }
 
 static void choose_scaling(const struct rig_options *options, struct fathom_rope *rope)
@@ -171,28 +172,30 @@ static double needed_scale(const struct rig *rig, const struct fathom_rope *rope
 
 bool rig_is_dense(const struct rig *rig)
 {
-    return strncmp(fathom_engine_plan(fathom_runner_engine(rig->runner)), "dense:", 6) == 0;
+    return fathom_engine_kv(fathom_runner_engine(rig->runner))->mode == FATHOM_KV_DENSE;
 }
 
 // Said where the cache is more than rows in RAM, or the user asked for a mode.
 static void say_plan(const struct rig *rig, const struct rig_options *options)
 {
-    const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
+    const fathom_engine *engine = fathom_runner_engine(rig->runner);
     if (rig->log_level < FATHOM_LOG_WARN) return;
-    if (!rig_is_dense(rig) || options->kv.mode != NULL) say_note("KV cache %s", plan);
-    kv_flags_say_idle(&options->kv, plan);
+    if (!rig_is_dense(rig) || options->kv.mode != NULL)
+        say_note("KV cache %s", fathom_engine_plan(engine));
+    kv_flags_say_idle(&options->kv, engine);
     if (options->kv.n_dense_layers == rig->info->n_layers)
         say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
                  options->kv.n_dense_layers);
 }
 
-void rig_say_unpicked(const struct rig *rig, const struct rig_options *options)
+void rig_say_unpicked(const struct rig *rig)
 {
-    const char *plan = fathom_engine_plan(fathom_runner_engine(rig->runner));
-    const bool picks = strstr(plan, " picks ") != NULL &&
-                       options->kv.n_dense_layers < rig->info->n_layers &&
-                       strcmp(options->kv.prefill, "sparse") != 0;
-    if (picks && rig->n_batch > 1 && rig->log_level >= FATHOM_LOG_WARN)
+    const struct fathom_kv_params *kv = fathom_engine_kv(fathom_runner_engine(rig->runner));
+    const bool seals = rig->n_ctx >= (uint64_t)kv->n_sink + kv->n_window + kv->n_segment;
+    const bool picks = seals && (kv->mode == FATHOM_KV_SPARSE || kv->mode == FATHOM_KV_AUTO) &&
+                       kv->n_dense_layers < rig->info->n_layers;
+    if (picks && kv->prefill == FATHOM_PREFILL_DENSE && rig->n_batch > 1 &&
+        rig->log_level >= FATHOM_LOG_WARN)
         say_note("steps of more than one token read all rows here, as in a prompt: give -b 1 to "
                  "measure what decoding picks, or --kv-prefill sparse");
 }
@@ -273,10 +276,25 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
     return rig->logits != NULL ? EXIT_GOOD : EXIT_BAD;
 }
 
-// Whether a type that was asked for is another than the one that --kv-type asks for.
-static bool is_other(const char *type, const char *fallback, const char *wanted)
+// Whether a type was asked for, and another one than that.
+static bool is_other(const char *type, const char *than)
 {
-    return strcmp(type, fallback) != 0 && strcmp(type, wanted) != 0;
+    return type != NULL && strcmp(type, than) != 0;
+}
+
+static int check_types(const struct rig_options *options)
+{
+    const char *fallback = options->type_default;
+    const char *k = options->type_k != NULL ? options->type_k : fallback;
+    const char *v = options->type_v != NULL ? options->type_v : fallback;
+    const char *all = options->kv.type; // of all keys and values, if it is no code
+    if (all != NULL && all[0] != 'q' &&
+        (is_other(options->type_k, all) || is_other(options->type_v, all)))
+        return say_error("--kv-type %s is the type of all keys and values: leave out -ctk and -ctv",
+                         all);
+    if (strcmp(k, v) != 0)
+        return say_error("-ctk %s and -ctv %s must be the same type: give both", k, v);
+    return EXIT_GOOD;
 }
 
 // What can be told without a model, before minutes go by with loading one.
@@ -292,16 +310,7 @@ static int check_options(const struct rig_options *options)
         return say_error("--rope-freq-base %g: must be above 1", (double)options->rope_freq_base);
     if (options->n_ctx > RIG_CTX_MAX)
         return say_error("-c %u: a context has at most %d tokens", options->n_ctx, RIG_CTX_MAX);
-    const bool same_types = strcmp(options->type_k, options->type_v) == 0;
-    const char *all = options->kv.type; // of all keys and values, if it is no code
-    if (all != NULL && all[0] != 'q' &&
-        (is_other(options->type_k, rig_defaults.type_k, all) ||
-         is_other(options->type_v, rig_defaults.type_v, all)))
-        return say_error("--kv-type %s is the type of all keys and values: leave out -ctk and -ctv",
-                         all);
-    if (!same_types)
-        return say_error("-ctk %s and -ctv %s must be the same type: give both", options->type_k,
-                         options->type_v);
+    SAY_TRY(check_types(options));
     SAY_TRY(rig_check_device(options));
     return output_try_file(options->kv.stats);
 }
@@ -326,9 +335,10 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options)
 
 int rig_report(const struct rig *rig, const struct rig_options *options, int code)
 {
-    if (rig->runner == NULL || (code != EXIT_GOOD && code != EXIT_INTERRUPTED)) return code;
+    if (rig->runner == NULL) return code;
+    const bool failed = code != EXIT_GOOD && code != EXIT_INTERRUPTED;
     const fathom_engine *engine = fathom_runner_engine(rig->runner);
-    if (rig->log_level >= FATHOM_LOG_WARN) SAY_TRY(kv_report_say(engine));
+    if (!failed && rig->log_level >= FATHOM_LOG_WARN) SAY_TRY(kv_report_say(engine));
     SAY_TRY(kv_report_write(engine, options->kv.stats));
     return code;
 }

@@ -23,8 +23,9 @@ struct rig_options {
 
     uint32_t n_ctx; // tokens; 0: the model's
     uint32_t n_batch;
-    const char *type_k;
+    const char *type_k; // NULL: the default
     const char *type_v;
+    const char *type_default;
     const char *rope_scaling; // NULL: the model's; below, 0 or less likewise
     float rope_scale;
     float rope_freq_base;
@@ -77,11 +78,11 @@ int rig_open_vocabulary(struct rig *rig, const struct rig_options *options);
 bool rig_is_dense(const struct rig *rig);
 
 // For commands that feed what they measure in steps of a batch: says so if these pick nothing.
-void rig_say_unpicked(const struct rig *rig, const struct rig_options *options);
+void rig_say_unpicked(const struct rig *rig);
 
-// At the end of a command's work, which came to `code`, all of it or up to an interrupt: writes
-// --kv-stats, if that was asked for, and says what one should know of the cache. Returns code, or
-// what kept it from writing.
+// At the end of a command's work, which came to `code`: writes --kv-stats, if that was asked for,
+// and, unless it failed, says what one should know of the cache. Returns code, or what kept it from
+// writing.
 int rig_report(const struct rig *rig, const struct rig_options *options, int code);
 
 void rig_close(struct rig *rig);

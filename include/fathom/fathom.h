@@ -310,9 +310,13 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_head_stats(const fathom_e
                                                                   uint32_t layer, uint32_t kv_head,
                                                                   struct fathom_head_stats *stats);
 
-// One line with the tiers and the selector as the engine was opened, for a log; it begins with
-// "dense:" where all rows stay in the hot arena. Valid until close.
+// One line with the tiers and the selector as the engine was opened, for a log. Valid until close.
 FATHOM_API const char *fathom_engine_plan(const fathom_engine *engine);
+
+// The cache's parameters as the engine took them: mode DENSE where all rows stay in the hot arena,
+// disk_bytes 0 where none can leave RAM, stage2_bits 0 and estimate false where nothing is picked.
+// Valid until close; its pointers are the caller's own.
+FATHOM_API const struct fathom_kv_params *fathom_engine_kv(const fathom_engine *engine);
 
 // What goes through an engine, for those who want to look at it: rows of f32 as the cache sees
 // them, keys and queries after RoPE.

@@ -128,3 +128,8 @@ const char *fathom_engine_plan(const fathom_engine *engine)
 {
     return engine->plan;
 }
+
+const struct fathom_kv_params *fathom_engine_kv(const fathom_engine *engine)
+{
+    return &engine->params.kv;
+}

@@ -279,6 +279,7 @@ fathom_status plan_open(fathom_engine *engine)
     struct sizes sizes = {0};
     FATHOM_TRY(size_tail(engine));
     if (!engine->tiered) {
+        engine->params.kv.mode = FATHOM_KV_DENSE;
         write_plan(engine, &sizes);
         return FATHOM_OK;
     }

@@ -246,7 +246,7 @@ static void check_mode(fathom_device *device, int32_t mode, fathom_status wanted
         return;
     }
     check_ok(status);
-    assert_non_null(strstr(fathom_engine_plan(engine), "dense:"));
+    assert_int_equal(fathom_engine_kv(engine)->mode, FATHOM_KV_DENSE);
     fathom_engine_close(&engine);
 }
 

@@ -50,6 +50,9 @@ static void t_eval_logits(void **state)
     free(logits);
     cli_expect_error(cli_run("eval logits -m $M --ids %s --out - --kv-stats -", ids),
                      "standard output has the logits");
+    // Its own default, f32, does not stand in the way.
+    cli_expect_good(cli_run("eval logits -m $M --ids %s --out %s --kv-type bf16", cli_ids_file(),
+                            cli_path("logits")));
 }
 
 enum { N_CTX = 64, N_CHUNKS = 2, FIRST = N_CTX / 2 }; // rows FIRST to N_CTX - 2 are scored
