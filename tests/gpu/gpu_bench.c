@@ -1,10 +1,29 @@
-// The clock of benches on a device.
+// The beginning and the clock of benches on a device.
 
 #include "tests/gpu/gpu_bench.h"
 
 #include "tests/gpu/gpu_rig.h"
 
 #include "src/base/clock.h"
+
+int gpu_bench(const char *which)
+{
+    struct cudaDeviceProp properties;
+    int n_devices = 0;
+    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {
+        printf("skipped: no CUDA device\n");
+        return 77;
+    }
+    gpu_ok(cudaGetDeviceProperties(&properties, 0));
+    printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
+    return gpu_bench_run(which, (uint32_t)properties.multiProcessorCount);
+}
+
+int gpu_bench_no_part(const char *which)
+{
+    fprintf(stderr, "this bench has no part of that name: %s\n", which);
+    return 2;
+}
 
 static int by_value(const void *a, const void *b)
 {

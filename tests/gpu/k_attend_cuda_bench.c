@@ -96,21 +96,10 @@ static void bench_prefill(struct bench_job *job)
     close_job(job);
 }
 
-int gpu_bench(const char *which)
+int gpu_bench_run(const char *which, uint32_t n_sms)
 {
-    struct cudaDeviceProp properties;
-    int n_devices = 0;
-    if (which != NULL) {
-        fprintf(stderr, "this bench has no parts: %s\n", which);
-        return 2;
-    }
-    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {
-        printf("skipped: no CUDA device\n");
-        return 77;
-    }
-    gpu_ok(cudaGetDeviceProperties(&properties, 0));
-    struct bench_job job = {.n_sms = (uint32_t)properties.multiProcessorCount};
-    printf("%s, %u multiprocessors\n", properties.name, job.n_sms);
+    if (which != NULL) return gpu_bench_no_part(which);
+    struct bench_job job = {.n_sms = n_sms};
     gpu_ok(attend_open_cuda());
     bench_decode(&job);
     bench_prefill(&job);

@@ -148,19 +148,15 @@ static void bench_type(const struct bench *bench, const struct dtype *dtype)
     gpu_ok(cudaFree(dev_weights));
 }
 
-int gpu_bench(const char *which)
+int gpu_bench_run(const char *which, uint32_t n_sms)
 {
     size_t n_types;
-    int n_devices = 0;
     const struct dtype *dtypes = dtype_all(&n_types);
     struct bench bench;
+    (void)n_sms;
     if (which != NULL && dtype_find_name(which) == NULL) {
         fprintf(stderr, "no type of that name: %s\n", which);
         return 2;
-    }
-    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {
-        printf("skipped: no CUDA device\n");
-        return 77;
     }
     open_bench(&bench);
     printf("%d x %d weights, more than %zu MB by turns, medians of %d\n", ROWS, COLS,

@@ -11,29 +11,6 @@
 
 enum { SEED = 41 };
 
-static const struct kv_format formats[] = {
-    {0, FATHOM_TYPE_F32, 0, 0}, {0, FATHOM_TYPE_F16, 0, 0}, {0, FATHOM_TYPE_BF16, 0, 0},
-    {8, FATHOM_TYPE_F16, 0, 0}, {4, FATHOM_TYPE_F16, 0, 0}, {2, FATHOM_TYPE_F32, 0, 0},
-};
-static const uint32_t dims[] = {8, 32, 64, 80, 96, 128, 256};
-static const uint32_t odd_dims[] = {1, 7, 16, 31, 33, 63, 65, 100, 129, 200, 255};
-static const uint32_t groups[] = {1, 2, 3, 4, 5, 7, 8, 16};
-static const uint32_t tokens[] = {1, 2, 33};
-static const uint32_t rows[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 333, 1000};
-static const uint32_t runs[] = {1, 2, 16, 40, 200};
-
-static struct runs_problem plain_case(struct kv_format format, uint32_t d, uint32_t group,
-                                      uint32_t n_tokens, uint32_t n_rows, uint32_t max_run)
-{
-    struct runs_problem p = {.n_rows = n_rows, .max_run = max_run, .on_device = true};
-    p.args.format = format;
-    p.args.format.d_k = p.args.format.d_v = d;
-    p.args.group = group;
-    p.args.n_tokens = n_tokens;
-    p.args.scale = (float)(1 / sqrt(d));
-    return p;
-}
-
 // One or more KV heads of a kind; each further one has half of the rows of that before it.
 static void open_heads(struct runs_heads *p, struct runs_problem kind, uint32_t n_heads,
                        struct rng *rng, float spread)
@@ -41,6 +18,7 @@ static void open_heads(struct runs_heads *p, struct runs_problem kind, uint32_t 
     *p = (struct runs_heads){.n_heads = n_heads, .n_sms = 1};
     for (uint32_t h = 0; h < n_heads; h++, kind.n_rows = (kind.n_rows + 1) / 2) {
         p->heads[h] = kind;
+        p->heads[h].on_device = true;
         runs_open(&p->heads[h], rng, spread);
     }
 }
@@ -66,15 +44,7 @@ static void run_random_shapes(void)
     rng_init(&rng, SEED);
     for (int n = 0; n < 40; n++) {
         struct runs_heads p;
-        struct runs_problem kind =
-            plain_case(PICK(&rng, formats), n % 3 ? PICK(&rng, dims) : PICK(&rng, odd_dims),
-                       PICK(&rng, groups), PICK(&rng, tokens), PICK(&rng, rows), PICK(&rng, runs));
-        if (n % 4 == 0) kind.args.format.d_v = PICK(&rng, dims);
-        kind.args.accumulate = n % 2;
-        // The emulation and the truth are slow: a bound on their steps.
-        while (1.0 * kind.args.n_tokens * kind.args.group * kind.n_rows * kind.args.format.d_k >
-               3e5)
-            kind.n_rows /= 2;
+        const struct runs_problem kind = runs_random_case(&rng, n, 3e5); // emulated: slow
         open_heads(&p, kind, 1 + rng_below(&rng, HEADS_MAX), &rng, n % 5 ? 1 : 4);
         p.n_sms = n % 2 ? 1 : 16;
         check_heads(&p);
@@ -86,13 +56,13 @@ static void run_each_format(void)
 {
     struct rng rng;
     rng_init(&rng, SEED + 1);
-    for (uint32_t f = 0; f < COUNT(formats); f++)
-        for (uint32_t d = 0; d < COUNT(dims); d++) {
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++)
+        for (uint32_t d = 0; d < RUNS_DIMS; d++) {
             const uint32_t some_groups[] = {1, 3, 4, 8};
             struct runs_heads p;
             struct runs_problem kind =
-                plain_case(formats[f], dims[d], some_groups[(f + d) % 4], 1 + (f + d / 2) % 2,
-                           50 + 7 * d, 1 + 13 * (d % 4));
+                runs_case(runs_formats[f], runs_dims[d], some_groups[(f + d) % 4],
+                          1 + (f + d / 2) % 2, 50 + 7 * d, 1 + 13 * (d % 4));
             kind.args.accumulate = (f + d) % 2;
             open_heads(&p, kind, 1, &rng, 1);
             check_heads(&p);
@@ -104,9 +74,10 @@ static void run_large_group(void)
 {
     struct rng rng;
     rng_init(&rng, SEED + 2);
-    for (uint32_t f = 0; f < COUNT(formats); f++) {
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++) {
         struct runs_heads p;
-        open_heads(&p, plain_case(formats[f], f % 2 ? 64 : 40, 255 + f % 2, 1, 40, 9), 1, &rng, 1);
+        open_heads(&p, runs_case(runs_formats[f], f % 2 ? 64 : 40, 255 + f % 2, 1, 40, 9), 1, &rng,
+                   1);
         check_heads(&p);
         close_heads(&p);
     }
@@ -117,9 +88,9 @@ static void run_parts(void)
 {
     struct rng rng;
     rng_init(&rng, SEED + 3);
-    for (uint32_t f = 0; f < COUNT(formats); f++) {
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++) {
         struct runs_heads p;
-        struct runs_problem kind = plain_case(formats[f], 32, 4, 2, 1100, f % 2 ? 3 : 300);
+        struct runs_problem kind = runs_case(runs_formats[f], 32, 4, 2, 1100, f % 2 ? 3 : 300);
         kind.args.accumulate = f % 2;
         open_heads(&p, kind, 2, &rng, 1);
         p.n_sms = 16;
@@ -136,7 +107,7 @@ static void run_steady_scores(void)
     rng_init(&rng, SEED + 4);
     for (int n = 0; n < 12; n++) {
         struct runs_heads p;
-        open_heads(&p, plain_case(formats[n % 2], 16, 4, 1, 250, 40), 1, &rng, 0);
+        open_heads(&p, runs_case(runs_formats[n % 2], 16, 4, 1, 250, 40), 1, &rng, 0);
         struct runs_problem *head = &p.heads[0];
         head->args.scale = (const float[]){0x1p-7f, 0x1p-5f, 1, 1.375f, 1.4f, 16}[n % 6];
         for (uint32_t g = 0; g < 4; g++)
@@ -155,7 +126,7 @@ static void run_sizes_of_values(void)
     rng_init(&rng, SEED + 5);
     for (uint32_t n = 0; n < 6; n++) {
         struct runs_heads p;
-        open_heads(&p, plain_case(formats[3 + n % 3], 80, 3, 1, 90, 9), 1, &rng, 1);
+        open_heads(&p, runs_case(runs_formats[3 + n % 3], 80, 3, 1, 90, 9), 1, &rng, 1);
         runs_scale_v(&p.heads[0], n < 3 ? 0x1p-12f : 0x1p12f);
         check_heads(&p);
         close_heads(&p);
@@ -169,7 +140,7 @@ static void run_no_rows(void)
     rng_init(&rng, SEED + 6);
     for (int n = 0; n < 8; n++) {
         struct runs_heads p;
-        struct runs_problem kind = plain_case(formats[n % 4], 80, 3, 2, 70, 7);
+        struct runs_problem kind = runs_case(runs_formats[n % 4], 80, 3, 2, 70, 7);
         kind.args.accumulate = n / 4;
         open_heads(&p, kind, 2, &rng, 1);
         const uint32_t n_empty = 1 + n / 2 % 2; // the last ones
@@ -197,12 +168,12 @@ static void run_nan(void)
 {
     struct rng rng;
     rng_init(&rng, SEED + 7);
-    for (uint32_t n = 0; n < 4 * COUNT(formats); n++) {
+    for (uint32_t n = 0; n < 4 * RUNS_FORMATS; n++) {
         const uint32_t what = n % 4;
-        const struct kv_format *format = &formats[n / 4];
+        const struct kv_format *format = &runs_formats[n / 4];
         if (format->bits != 0 && what < 2) continue;
         struct runs_heads p;
-        struct runs_problem kind = plain_case(*format, 80, 3, 2, 75, 9);
+        struct runs_problem kind = runs_case(*format, 80, 3, 2, 75, 9);
         kind.args.accumulate = true;
         open_heads(&p, kind, 1, &rng, 1);
         struct runs_problem *head = &p.heads[0];
@@ -247,7 +218,7 @@ static void run_infinity(void)
     rng_init(&rng, SEED + 8);
     for (uint32_t f = 0; f < 3; f++) {
         struct runs_heads p;
-        open_heads(&p, plain_case(formats[f], 16, 5, 1, 90, 7), 1, &rng, 1);
+        open_heads(&p, runs_case(runs_formats[f], 16, 5, 1, 90, 7), 1, &rng, 1);
         struct runs_problem *head = &p.heads[0];
         for (uint32_t g = 0; g < 5; g++)
             head->q[g * 16] = 1;
@@ -274,10 +245,10 @@ static void run_deterministic(void)
 {
     struct rng rng;
     rng_init(&rng, SEED + 9);
-    for (uint32_t f = 0; f < COUNT(formats); f++) {
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++) {
         struct runs_heads p;
         float o[2 * 3 * 96], lse[2 * 3];
-        open_heads(&p, plain_case(formats[f], 96, 3, 2, 150, 33), 1, &rng, 1);
+        open_heads(&p, runs_case(runs_formats[f], 96, 3, 2, 150, 33), 1, &rng, 1);
         const struct attend_runs_args *a = &p.heads[0].args;
         p.n_sms = 4;
         for (int i = 0; i < 2; i++) {

@@ -107,7 +107,7 @@ static void close_job(struct bench_job *job)
         gpu_ok(cudaFree((void *)(uintptr_t)blocks[i]));
 }
 
-int gpu_bench(const char *which)
+int gpu_bench_run(const char *which, uint32_t n_sms)
 {
     static const struct {
         const char *name;
@@ -119,21 +119,9 @@ int gpu_bench(const char *which)
         {"q2", {2, FATHOM_TYPE_F16, D, D}},
     };
     static const uint32_t run_rows[] = {1, 16, 8192};
-    struct cudaDeviceProp properties;
-    int n_devices = 0;
-    if (which != NULL) {
-        fprintf(stderr, "this bench has no parts: %s\n", which);
-        return 2;
-    }
-    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {
-        printf("skipped: no CUDA device\n");
-        return 77;
-    }
-    gpu_ok(cudaGetDeviceProperties(&properties, 0));
-    struct bench_job job = {.n_sms = (uint32_t)properties.multiProcessorCount,
-                            .dev_copy = gpu_new(2 * (size_t)COPY_BYTES)};
-    printf("%s, %u multiprocessors; %d rows of %d in each of %d KV heads, group %d\n",
-           properties.name, job.n_sms, N_ROWS, D, N_KV_HEADS, GROUP);
+    if (which != NULL) return gpu_bench_no_part(which);
+    struct bench_job job = {.n_sms = n_sms, .dev_copy = gpu_new(2 * (size_t)COPY_BYTES)};
+    printf("%d rows of %d in each of %d KV heads, group %d\n", N_ROWS, D, N_KV_HEADS, GROUP);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (size_t r = 0; r < sizeof run_rows / sizeof run_rows[0]; r++) {
             open_job(&job, &cases[i].format, run_rows[r]);

@@ -15,17 +15,6 @@
 
 enum { SEED = 11 };
 
-static const struct kv_format formats[] = {
-    {0, FATHOM_TYPE_F32, 0, 0}, {0, FATHOM_TYPE_F16, 0, 0}, {0, FATHOM_TYPE_BF16, 0, 0},
-    {8, FATHOM_TYPE_F16, 0, 0}, {4, FATHOM_TYPE_F16, 0, 0}, {2, FATHOM_TYPE_F32, 0, 0},
-};
-static const uint32_t dims[] = {8, 32, 64, 80, 96, 128, 256};
-static const uint32_t odd_dims[] = {1, 7, 16, 31, 33, 63, 65, 100, 129, 200, 255};
-static const uint32_t groups[] = {1, 2, 3, 4, 5, 7, 8, 16};
-static const uint32_t tokens[] = {1, 2, 33};
-static const uint32_t rows[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 333, 1000};
-static const uint32_t runs[] = {1, 2, 16, 40, 200};
-
 bool runs_variant(int variant, struct kernel_table *table)
 {
     const uint32_t avx512 = FATHOM_ISA_AVX2 | FATHOM_ISA_AVX512;
@@ -47,18 +36,6 @@ static void check_problem(struct runs_problem *p)
     }
 }
 
-static struct runs_problem plain_case(struct kv_format format, uint32_t d, uint32_t group,
-                                      uint32_t n_tokens, uint32_t n_rows, uint32_t max_run)
-{
-    struct runs_problem p = {.n_rows = n_rows, .max_run = max_run};
-    p.args.format = format;
-    p.args.format.d_k = p.args.format.d_v = d;
-    p.args.group = group;
-    p.args.n_tokens = n_tokens;
-    p.args.scale = (float)(1 / sqrt(d));
-    return p;
-}
-
 static void test_random_shapes(void **state)
 {
     struct rng rng;
@@ -66,14 +43,7 @@ static void test_random_shapes(void **state)
     rng_init(&rng, SEED);
     printf("seed %d\n", SEED);
     for (int n = 0; n < (check_few() ? 100 : 300); n++) {
-        struct runs_problem p =
-            plain_case(PICK(&rng, formats), n % 3 ? PICK(&rng, dims) : PICK(&rng, odd_dims),
-                       PICK(&rng, groups), PICK(&rng, tokens), PICK(&rng, rows), PICK(&rng, runs));
-        if (n % 4 == 0) p.args.format.d_v = PICK(&rng, dims);
-        p.args.accumulate = n % 2;
-        // The reference and the truth are slow: a bound on their steps.
-        while (1.0 * p.args.n_tokens * p.args.group * p.n_rows * p.args.format.d_k > 1e6)
-            p.n_rows /= 2;
+        struct runs_problem p = runs_random_case(&rng, n, 1e6);
         runs_open(&p, &rng, n % 5 ? 1 : 4);
         check_problem(&p);
         runs_close(&p);
@@ -85,12 +55,12 @@ static void test_each_format(void **state)
     struct rng rng;
     (void)state;
     rng_init(&rng, SEED + 1);
-    for (uint32_t f = 0; f < COUNT(formats); f++)
-        for (uint32_t d = 0; d < COUNT(dims); d++)
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++)
+        for (uint32_t d = 0; d < RUNS_DIMS; d++)
             for (uint32_t g = 0; g < 4; g++) {
                 const uint32_t some_groups[] = {1, 3, 4, 8};
-                struct runs_problem p = plain_case(formats[f], dims[d], some_groups[g],
-                                                   1 + (f + d + g) % 2, 50 + 7 * d, 1 + 13 * g);
+                struct runs_problem p = runs_case(runs_formats[f], runs_dims[d], some_groups[g],
+                                                  1 + (f + d + g) % 2, 50 + 7 * d, 1 + 13 * g);
                 p.args.accumulate = (f + d) % 2;
                 runs_open(&p, &rng, 1);
                 check_problem(&p);
@@ -103,8 +73,8 @@ static void test_large_group(void **state)
     struct rng rng;
     (void)state;
     rng_init(&rng, SEED + 2);
-    for (uint32_t f = 0; f < COUNT(formats); f++) {
-        struct runs_problem p = plain_case(formats[f], 256, 255 + f % 2, 1, 40, 9);
+    for (uint32_t f = 0; f < RUNS_FORMATS; f++) {
+        struct runs_problem p = runs_case(runs_formats[f], 256, 255 + f % 2, 1, 40, 9);
         runs_open(&p, &rng, 1);
         check_problem(&p);
         runs_close(&p);
@@ -119,7 +89,7 @@ static void test_steady_scores(void **state)
     (void)state;
     rng_init(&rng, SEED + 3);
     for (int n = 0; n < 12; n++) {
-        struct runs_problem p = plain_case(formats[1], 16, 4, 3, 700, 40);
+        struct runs_problem p = runs_case(runs_formats[1], 16, 4, 3, 700, 40);
         runs_open(&p, &rng, 0);
         p.args.scale = (const float[]){0x1p-7f, 0x1p-5f, 1, 1.375f, 1.4f, 16}[n % 6];
         for (uint32_t row = 0; row < 12; row++)
@@ -141,7 +111,7 @@ static void test_no_rows(void **state)
     const struct kv_run nothing = {0};
     for (int n = 0; n < 4 * RUNS_VARIANTS; n++) {
         if (!runs_variant(n / 4, &table)) continue;
-        struct runs_problem p = plain_case(formats[1], 80, 3, 2, 1, 1);
+        struct runs_problem p = runs_case(runs_formats[1], 80, 3, 2, 1, 1);
         p.args.accumulate = n % 2;
         runs_open(&p, &rng, 1);
         p.args.n_runs = n / 2 % 2;
@@ -167,11 +137,11 @@ static void test_nan(void **state)
     struct kernel_table table;
     (void)state;
     rng_init(&rng, SEED + 5);
-    for (uint32_t n = 0; n < 4 * RUNS_VARIANTS * COUNT(formats); n++) {
+    for (uint32_t n = 0; n < 4 * RUNS_VARIANTS * RUNS_FORMATS; n++) {
         const uint32_t what = n % 4, variant = n / 4 % RUNS_VARIANTS;
-        const struct kv_format *format = &formats[n / 4 / RUNS_VARIANTS];
+        const struct kv_format *format = &runs_formats[n / 4 / RUNS_VARIANTS];
         if (!runs_variant((int)variant, &table) || (format->bits != 0 && what < 2)) continue;
-        struct runs_problem p = plain_case(*format, 80, 3, 2, 75, 9);
+        struct runs_problem p = runs_case(*format, 80, 3, 2, 75, 9);
         p.args.accumulate = true;
         runs_open(&p, &rng, 1);
         runs_solve(&p);
@@ -207,7 +177,7 @@ static void test_infinity(void **state)
     rng_init(&rng, SEED + 6);
     for (int variant = 0; variant < RUNS_VARIANTS; variant++) {
         if (!runs_variant(variant, &table)) continue;
-        struct runs_problem p = plain_case(formats[1], 16, 5, 1, 90, 7);
+        struct runs_problem p = runs_case(runs_formats[1], 16, 5, 1, 90, 7);
         runs_open(&p, &rng, 1);
         for (uint32_t g = 0; g < 5; g++)
             p.q[g * 16] = 1;
@@ -244,10 +214,11 @@ static void test_deterministic(void **state)
     struct kv_run single[300];
     (void)state;
     rng_init(&rng, SEED + 7);
-    for (uint32_t n = 0; n < COUNT(formats) * RUNS_VARIANTS; n++) {
+    for (uint32_t n = 0; n < RUNS_FORMATS * RUNS_VARIANTS; n++) {
         const uint32_t d = 96, group = 7, n_tokens = 17;
         if (!runs_variant((int)(n % RUNS_VARIANTS), &table)) continue;
-        struct runs_problem p = plain_case(formats[n / RUNS_VARIANTS], d, group, n_tokens, 100, 33);
+        struct runs_problem p =
+            runs_case(runs_formats[n / RUNS_VARIANTS], d, group, n_tokens, 100, 33);
         runs_open(&p, &rng, 1);
         runs_run(&p, &table);
         uint32_t n_single = 0;

@@ -29,6 +29,16 @@ struct runs_problem {
     size_t o_count, lse_count;    // floats, margins of canaries included
 };
 
+enum { RUNS_FORMATS = 6, RUNS_DIMS = 7 };
+extern const struct kv_format runs_formats[RUNS_FORMATS]; // d_k and d_v: 0
+extern const uint32_t runs_dims[RUNS_DIMS];               // multiples of 8
+
+// The numbers of a problem with d_k = d_v = d, to be opened.
+struct runs_problem runs_case(struct kv_format format, uint32_t d, uint32_t group,
+                              uint32_t n_tokens, uint32_t n_rows, uint32_t max_run);
+// Random ones, of another kind for each n; with fewer rows where the truth would take more steps.
+struct runs_problem runs_random_case(struct rng *rng, int n, double most_steps);
+
 // Makes random runs of 1 .. max_run rows, max_run = 0: of random length, n_rows in all, at random
 // places without alignment; fills in pointers, strides and random values. The caller has set
 // n_rows, max_run and all other numbers of args.

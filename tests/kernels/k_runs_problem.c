@@ -215,6 +215,42 @@ static void open_outputs(struct runs_problem *p, struct rng *rng)
         }
 }
 
+const struct kv_format runs_formats[RUNS_FORMATS] = {
+    {0, FATHOM_TYPE_F32, 0, 0}, {0, FATHOM_TYPE_F16, 0, 0}, {0, FATHOM_TYPE_BF16, 0, 0},
+    {8, FATHOM_TYPE_F16, 0, 0}, {4, FATHOM_TYPE_F16, 0, 0}, {2, FATHOM_TYPE_F32, 0, 0},
+};
+const uint32_t runs_dims[RUNS_DIMS] = {8, 32, 64, 80, 96, 128, 256};
+
+struct runs_problem runs_case(struct kv_format format, uint32_t d, uint32_t group,
+                              uint32_t n_tokens, uint32_t n_rows, uint32_t max_run)
+{
+    struct runs_problem p = {.n_rows = n_rows, .max_run = max_run};
+    p.args.format = format;
+    p.args.format.d_k = p.args.format.d_v = d;
+    p.args.group = group;
+    p.args.n_tokens = n_tokens;
+    p.args.scale = (float)(1 / sqrt(d));
+    return p;
+}
+
+struct runs_problem runs_random_case(struct rng *rng, int n, double most_steps)
+{
+    static const uint32_t odd_dims[] = {1, 7, 16, 31, 33, 63, 65, 100, 129, 200, 255};
+    static const uint32_t groups[] = {1, 2, 3, 4, 5, 7, 8, 16};
+    static const uint32_t tokens[] = {1, 2, 33};
+    static const uint32_t rows[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 333, 1000};
+    static const uint32_t runs[] = {1, 2, 16, 40, 200};
+    const struct kv_format format = PICK(rng, runs_formats);
+    const uint32_t d = n % 3 ? PICK(rng, runs_dims) : PICK(rng, odd_dims);
+    struct runs_problem p = runs_case(format, d, PICK(rng, groups), PICK(rng, tokens),
+                                      PICK(rng, rows), PICK(rng, runs));
+    if (n % 4 == 0) p.args.format.d_v = PICK(rng, runs_dims);
+    p.args.accumulate = n % 2;
+    while (1.0 * p.args.n_tokens * p.args.group * p.n_rows * d > most_steps)
+        p.n_rows /= 2;
+    return p;
+}
+
 void runs_open(struct runs_problem *p, struct rng *rng, float spread)
 {
     struct attend_runs_args *a = &p->args;
