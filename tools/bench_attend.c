@@ -77,8 +77,7 @@ static int read_flags(struct bench *bench)
     SAY_TRY(kv_flags_read(&bench->device.kv, &plan->kv, &plan->kv_type));
     if (plan->kv.positions != FATHOM_POSITIONS_TRUE)
         return say_error("--kv-positions collapsed: rows of bench attend have no positions");
-    if (kv_flags_print_stats(&bench->device.kv))
-        return say_error("--kv-stats -: -o json prints the same with the result; name a file");
+    SAY_TRY(kv_flags_check_stats(&bench->device.kv, bench->options.format));
     return output_try_file(bench->device.kv.stats);
 }
 
@@ -210,7 +209,7 @@ static int run_asked(struct bench *bench, struct attend_result *result)
     SAY_TRY(attend_run_open(run, &bench->plan));
     if (bench->device.log_level >= FATHOM_LOG_WARN) {
         say_note("KV cache %s", fathom_engine_plan(run->engine));
-        kv_flags_say_idle(&bench->device.kv, run->engine);
+        kv_flags_say_idle(&bench->device.kv, run->engine, bench->source.shape.n_layers);
     }
     fathom_kv_stats_init(&stats);
     SAY_TRY(say_status(fathom_engine_stats(run->engine, &stats)));
@@ -292,8 +291,7 @@ static const char about[] =
     "difference to its output over the length of that, for one query head: mean and largest.\n"
     "Peak memory is that of the process from when the dense run has ended. The share of a read is\n"
     "of a read of 512 MiB: rows that fit the processor's cache are read faster than that.\n"
-    "Rows have no positions here, so --kv-positions collapsed is not taken; --kv-stats wants a\n"
-    "FILE.";
+    "Rows have no positions here, so --kv-positions collapsed is not taken.";
 
 int bench_attend(int argc, char **argv)
 {

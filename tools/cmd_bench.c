@@ -214,14 +214,16 @@ static int measure(struct bench *bench, const struct rig_options *model, bool js
     SAY_TRY(rig_open(&bench->rig, model));
     SAY_TRY(choose_ids(bench));
     SAY_TRY(list_tests(bench));
-    const int code = run_tests(bench);
-    if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return rig_report(&bench->rig, model, code);
+    int code = run_tests(bench), printed = EXIT_GOOD;
     if (code == EXIT_INTERRUPTED)
         say_note("%zu of %zu tests are done", bench->n_done, bench->n_tests);
-    if (json)
-        SAY_TRY(report_print_json(build_json(bench, model)));
-    else if (bench->n_done > 0)
-        print_table(bench);
+    if (code == EXIT_GOOD || code == EXIT_INTERRUPTED) {
+        if (json)
+            printed = report_print_json(build_json(bench, model));
+        else if (bench->n_done > 0)
+            print_table(bench);
+    }
+    if (printed != EXIT_GOOD) code = printed;
     return rig_report(&bench->rig, model, code);
 }
 

@@ -37,7 +37,6 @@ struct scorer {
     struct rig rig;
     struct perplexity_options options;
     bool no_bos;        // leaves the chunks as they are
-    bool scored;        // all of it
     const int32_t *ids; // [n_chunks, n_ctx]
     uint32_t n_ctx, n_chunks;
     uint32_t n_rows; // rows of logits that fit `rows`
@@ -197,8 +196,8 @@ static int score_text(struct scorer *scorer, const struct rig_options *model,
                   out);
     code = score_all(scorer);
     if (code == EXIT_GOOD) print_estimate(scorer);
-    scorer->scored = code == EXIT_GOOD;
-    code = rig_report(&scorer->rig, model, code);
+    const int close_code = divergence_close(&scorer->base, code == EXIT_GOOD);
+    code = rig_report(&scorer->rig, model, code != EXIT_GOOD ? code : close_code);
 out:
     ids_free(&ids);
     bytes_free(&text);
@@ -276,10 +275,10 @@ int cmd_perplexity(int argc, char **argv)
     scorer.no_bos = prompt.no_bos;
     int code = scorer.options.compare ? score_against_base(&scorer, &model)
                                       : score_text(&scorer, &model, &prompt);
-    int close_code = divergence_close(&scorer.base, scorer.scored);
+    (void)divergence_close(&scorer.base, false); // what failed before it was whole, or was read
     divergence_sums_free(&scorer.sums);
     block_free(scorer.rows);
     block_free(scorer.chunk);
     rig_close(&scorer.rig);
-    return code != EXIT_GOOD ? code : close_code;
+    return code;
 }

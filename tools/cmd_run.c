@@ -180,7 +180,10 @@ int cmd_run(int argc, char **argv)
     int code = EXIT_GOOD, record_code;
     SAY_CHECK(read_input(&run, &input), out);
     SAY_CHECK(rig_open(&rig, &run.model), out);
-    if (run.model.log_level >= FATHOM_LOG_WARN) print_plan(&rig);
+    if (run.model.log_level >= FATHOM_LOG_WARN) {
+        print_plan(&rig);
+        kv_record_say_older(&run.record);
+    }
     SAY_CHECK(kv_record_open(&run.record, rig.info, fathom_runner_engine(rig.runner), &record),
               out);
     code = generate(&run, &rig, &input);

@@ -7,9 +7,9 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "tools/block.h"
+#include "tools/output.h"
 #include "tools/say.h"
 #include "tools/stats.h"
 
@@ -146,10 +146,8 @@ int divergence_close(struct divergence_base *base, bool keep)
     int code = EXIT_GOOD;
     if (base->file != NULL && fclose(base->file) != 0)
         code = say_error("cannot write %s: %s", base->path, strerror(errno));
-    struct stat info;
-    if (base->file != NULL && base->is_new && !(keep && code == EXIT_GOOD) &&
-        lstat(base->path, &info) == 0 && S_ISREG(info.st_mode))
-        (void)remove(base->path);
+    if (base->file != NULL && base->is_new && !(keep && code == EXIT_GOOD))
+        output_remove(base->path);
     block_free(base->row);
     ids_free(&base->ids);
     *base = (struct divergence_base){0};

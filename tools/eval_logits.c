@@ -99,7 +99,7 @@ int eval_logits(int argc, char **argv)
 {
     struct logits_options options = {0};
     struct rig_options model = rig_defaults;
-    // What is measured is the model; -ctk and -ctv put the cache's rounding back.
+    // What is measured is the model; -ctk, -ctv and --kv-type put the cache's rounding back.
     model.type_default = "f32";
     const struct flag_group groups[] = {
         {"Logits", logits_flags, sizeof logits_flags / sizeof logits_flags[0], &options},
@@ -114,8 +114,9 @@ int eval_logits(int argc, char **argv)
         .about =
             "Feeds the ids exactly as they are (no BOS is added) and writes one row of\n"
             "little-endian float32 logits after each: [ids, vocabulary]. The KV cache is f32\n"
-            "unless -ctk and -ctv say otherwise. Ids go in steps of -b; --kv-prefill is how those\n"
-            "of more than one read the cache, so -b 1 measures what decoding picks.",
+            "unless -ctk and -ctv, or --kv-type, say otherwise. Ids go in steps of -b;\n"
+            "--kv-prefill is how those of more than one read the cache, so -b 1 measures what\n"
+            "decoding picks.",
         .groups = groups,
         .n_groups = sizeof groups / sizeof groups[0],
     };

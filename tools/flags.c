@@ -182,7 +182,7 @@ static const char *what_it_must_be(enum flag_kind kind)
         return ": must be whole numbers from 0 to 4294967295, with or without K, M or G behind "
                "them, and commas between";
     if (kind == FLAG_INT)
-        return ": must be a whole number that fits 64 bits, with or without K, M or G behind it";
+        return ": must be a whole number that fits 64 bits, with or without K, M, G or T behind it";
     if (kind == FLAG_FLOAT) return ": must be a number";
     return ": given too often";
 }
@@ -251,6 +251,7 @@ static const char *advice_on(const char *name)
     } of_others[] = {
         {"-ngl, --gpu-layers, --n-gpu-layers", "all layers are on the one --device; "},
         {"-fa, --flash-attn", "attention is always of that kind, so leave it out; "},
+        {"-hf, -hfr, --hf-repo, -mu, --model-url", "a model is a file: -m FILE; "},
         {"--mmap, --no-mmap, --mlock", "the file is always mapped; "},
         {"-nkvo, --no-kv-offload", "--kv-vram, --kv-ram and --kv-disk place the KV cache; "},
     };

@@ -14,8 +14,8 @@ enum flag_kind {
     FLAG_ASK,    // int (*)(void): is called, and what it returns ends the parsing
     FLAG_TEXT,   // const char *
     FLAG_TEXTS,  // struct flag_texts: one more each time
-    FLAG_COUNT,  // uint32_t; K, M, G mean 2^10, 2^20, 2^30
-    FLAG_SIZE,   // uint64_t, likewise, and T means 2^40
+    FLAG_COUNT,  // uint32_t; K, M, G, T mean 2^10, 2^20, 2^30, 2^40
+    FLAG_SIZE,   // uint64_t, likewise
     FLAG_INT,    // int64_t
     FLAG_FLOAT,  // float
     FLAG_COUNTS, // struct flag_counts: counts separated by commas, in place of the default

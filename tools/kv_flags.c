@@ -23,7 +23,8 @@ static const struct flag table[] = {
     {"--kv-window", FLAG_COUNT, OPTION(n_window), "0..16M", "newest tokens, always read"},
     {"--kv-segment", FLAG_COUNTS, OPTION(segment), "A[,B]",
      "tokens sealed at once, and merged later; B: 8 times A"},
-    {"--kv-unit", FLAG_COUNT, OPTION(n_unit), "0..64k", "tokens of a unit; 0: the selector's own"},
+    {"--kv-unit", FLAG_COUNT, OPTION(n_unit), "0..64k",
+     "tokens of a unit, at most B of --kv-segment; 0: the selector's own"},
     {"--kv-type", FLAG_TEXT, OPTION(type), "f16|bf16|q8|q4|q2",
      "of sealed rows, from when segments are merged; f16 and bf16: of all rows"},
     {"--kv-index-type", FLAG_TEXT, OPTION(index_type), "f16|q8", "of representatives"},
@@ -265,7 +266,8 @@ static bool matters_beside(const struct kv_options *options, const struct flag *
     return kv->disk_bytes > 0 || !is_among(flag, of_disk, sizeof of_disk / sizeof of_disk[0]);
 }
 
-void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine)
+void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine,
+                       uint32_t n_layers)
 {
     const struct kv_options defaults = KV_OPTION_DEFAULTS;
     const struct fathom_kv_params *kv = fathom_engine_kv(engine);
@@ -284,6 +286,9 @@ void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *en
     if (bytes > 0)
         say_note("with these settings the KV cache (%.*s) makes no use of %s",
                  (int)strcspn(plan, ":"), plan, names);
+    if (!dense && !stream && kv->n_dense_layers == n_layers)
+        say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
+                 n_layers);
 }
 
 bool kv_flags_print_stats(const struct kv_options *options)

@@ -63,7 +63,9 @@ int kv_flags_check_stats(const struct kv_options *options, const char *format);
 // What can be told once the number of layers is known.
 int kv_flags_check_layers(const struct kv_options *options, uint32_t n_layers);
 
-// Names the options that differ from the defaults in vain, in one line.
-void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine);
+// Names the options that differ from the defaults in vain, in one line, and says so if no layer
+// picks.
+void kv_flags_say_idle(const struct kv_options *options, const fathom_engine *engine,
+                       uint32_t n_layers);
 
 #endif

@@ -198,7 +198,9 @@ int kv_record_check(const struct kv_record_options *options)
     bool made;
     SAY_TRY(make_folder(options->folder, &made));
     if (made) (void)rmdir(options->folder); // until there is something to put into it
-    if (!made && access(options->folder, W_OK | X_OK) != 0)
+    char inside[KV_RECORD_PATH_BYTES];
+    snprintf(inside, sizeof inside, "%s/.", options->folder); // fails where it is no folder
+    if (!made && access(inside, W_OK | X_OK) != 0)
         return say_error("cannot write to --kv-record %s: %s", options->folder, strerror(errno));
     return check_older(options->folder);
 }
@@ -214,6 +216,16 @@ int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_si
     return say_error("--kv-record-steps %u,%u: the run feeds at most %llu tokens one by one, and "
                      "none would be left: skip fewer, or give a larger -n or -c",
                      options->steps.items[0], n_skip, (unsigned long long)n_single);
+}
+
+void kv_record_say_older(const struct kv_record_options *options)
+{
+    char path[KV_RECORD_PATH_BYTES];
+    if (options->folder == NULL) return;
+    snprintf(path, sizeof path, "%s/index.json", options->folder);
+    if (access(path, F_OK) == 0)
+        say_note("--kv-record %s: replaces the record that is there, once it is whole",
+                 options->folder);
 }
 
 int kv_record_open(const struct kv_record_options *options, const struct fathom_model_info *info,
@@ -289,9 +301,7 @@ static int replace_older(const struct kv_record *r)
 {
     char path[KV_RECORD_PATH_BYTES];
     whole_path(path, r, 0, KINDS);
-    if (remove(path) == 0)
-        say_note("--kv-record %s: replaces the record that was there", r->folder);
-    else if (errno != ENOENT)
+    if (remove(path) != 0 && errno != ENOENT)
         return say_error("cannot write %s: %s", path, strerror(errno));
     for (uint32_t i = 0; i < r->shape.n_layers; i++)
         for (int kind = 0; kind < KINDS; kind++)

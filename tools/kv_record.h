@@ -35,11 +35,14 @@ struct flag_group kv_record_flags(struct kv_record_options *options);
 
 struct kv_record;
 
-// Checks what can be checked before a model is loaded, and makes the folder.
+// Checks what can be checked before a model is loaded.
 int kv_record_check(const struct kv_record_options *options);
 
 // Of a run that will feed at most n_single tokens in steps of one, whether any query is left.
 int kv_record_check_steps(const struct kv_record_options *options, uint64_t n_single);
+
+// Says so if there is a record that this one will replace.
+void kv_record_say_older(const struct kv_record_options *options);
 
 // With options that were checked. Begins to record what goes through the engine, which must outlive
 // the record; nothing, with *record NULL, if the options name no folder.

@@ -73,7 +73,7 @@ uint64_t needle_heads_verified(const struct needle_heads *heads)
 void needle_heads_print_header(void)
 {
     printf("| %8s | %5s | %7s | %7s | %8s | %10s | %10s | %7s | %7s |\n", "tokens", "layer",
-           "KV head", "steps", "picked %", "coverage %", "estimate %", "bound %", "error %");
+           "KV head", "samples", "picked %", "coverage %", "estimate %", "bound %", "error %");
     printf(
         "| -------: | ----: | ------: | ------: | -------: | ---------: | ---------: | ------: | "
         "------: |\n");

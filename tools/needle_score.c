@@ -191,14 +191,17 @@ static double number(const json_t *json, const char *key)
 int needle_score_print_cache(const json_t *kv)
 {
     const double mib = 1 << 20;
-    const bool verified = number(kv, "n_verified") > 0;
     printf(
         "\nKV cache: %.1f MiB hot, %.1f MiB in RAM (%.1f MiB of it index), %.1f MiB on disk; %.2f "
-        "%% of the sealed keys picked, %s coverage %.4f\n",
+        "%% of the sealed keys picked",
         number(kv, "device_bytes") / mib, number(kv, "host_bytes") / mib,
         number(kv, "index_bytes") / mib, number(kv, "disk_bytes") / mib,
-        100 * number(kv, "picked_share"), verified ? "verified" : "estimated",
-        number(kv, verified ? "verified_coverage" : "coverage_estimate"));
+        100 * number(kv, "picked_share"));
+    if (number(kv, "n_verified") > 0)
+        printf(", verified coverage %.4f", number(kv, "verified_coverage"));
+    else if (number(kv, "n_covered") > 0)
+        printf(", estimated coverage %.4f", number(kv, "coverage_estimate"));
+    printf("\n");
     return output_check();
 }
 

@@ -5,7 +5,9 @@
 #include "tools/output.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -81,12 +83,20 @@ int output_try_file(const char *path)
 {
     if (path == NULL || strcmp(path, "-") == 0) return EXIT_GOOD;
     struct stat info;
-    const bool is_new = lstat(path, &info) != 0;
+    const bool is_new = stat(path, &info) != 0;
     FILE *file = fopen(path, "ab");
     if (file == NULL) return say_error("cannot write %s: %s", path, strerror(errno));
     (void)fclose(file); // nothing was written
-    if (is_new) (void)remove(path);
+    if (is_new) output_remove(path);
     return EXIT_GOOD;
+}
+
+void output_remove(const char *path)
+{
+    char target[PATH_MAX];
+    struct stat info;
+    if (realpath(path, target) != NULL && stat(target, &info) == 0 && S_ISREG(info.st_mode))
+        (void)remove(target);
 }
 
 int output_check_other(const char *path, const char *source)

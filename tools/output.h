@@ -27,6 +27,9 @@ int output_check(void);
 // Leaves everything as it is. path NULL or "-": there is none.
 int output_try_file(const char *path);
 
+// Removes the file that path leads to, through links, if it is an ordinary one.
+void output_remove(const char *path);
+
 // Says so if the file that is to hold a result is the one that it is made from. Either may be NULL.
 int output_check_other(const char *path, const char *source);
 

@@ -38,7 +38,7 @@ static const struct flag context_flags[] = {
      "context in tokens; 0: the model's if memory holds it (bench, eval: what the tests take)"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
     {"-ctk, --cache-type-k", FLAG_TEXT, OPTION(type_k), "f16|bf16|f32",
-     "type of keys; default: f16 (eval logits: f32)"},
+     "type of keys; default: f16 (eval logits: f32); for q8, q4 or q2 see --kv-type"},
     {"-ctv, --cache-type-v", FLAG_TEXT, OPTION(type_v), "f16|bf16|f32",
      "of values, likewise; must be the keys'"},
     {"--rope-scaling", FLAG_TEXT, OPTION(rope_scaling), "none|linear|yarn",
@@ -140,15 +140,22 @@ static void choose_rope(const struct rig_options *options, uint32_t n_tokens_tra
 // Flags that the scaling, which the model or the user chose, leaves nothing to do.
 static void say_idle_rope(const struct rig_options *o, const struct fathom_rope *rope)
 {
-    const bool longrope = rope->scaling == FATHOM_ROPE_SCALING_LONGROPE; // has two of them
-    const bool of_yarn = o->yarn_ext_factor >= 0 || o->yarn_beta_fast > 0 ||
-                         o->yarn_beta_slow > 0 ||
-                         (!longrope && (o->yarn_orig_ctx > 0 || o->yarn_attn_factor > 0));
+    const bool yarn = rope->scaling == FATHOM_ROPE_SCALING_YARN;
+    const bool linear = rope->scaling == FATHOM_ROPE_SCALING_LINEAR;
+    const bool longrope = rope->scaling == FATHOM_ROPE_SCALING_LONGROPE;
+    const bool of_yarn = o->yarn_ext_factor >= 0 || o->yarn_beta_fast > 0 || o->yarn_beta_slow > 0;
     if (o->log_level < FATHOM_LOG_WARN) return;
-    if (o->rope_scale > 0 && rope->scaling == FATHOM_ROPE_SCALING_NONE)
-        say_note("--rope-scale: makes no difference with --rope-scaling none");
-    if (of_yarn && rope->scaling != FATHOM_ROPE_SCALING_YARN)
+    if (o->rope_scale > 0 && !yarn && !linear)
+        say_note("--rope-scale: makes no difference without --rope-scaling linear or yarn");
+    if ((of_yarn && !yarn) || (o->yarn_orig_ctx > 0 && !yarn && !longrope))
         say_note("--yarn-*: makes no difference without --rope-scaling yarn");
+}
+
+// What the scaling starts from.
+static uint32_t unscaled_tokens(const struct fathom_model_info *info,
+                                const struct fathom_rope *rope)
+{
+    return rope->n_orig_tokens > 0 ? rope->n_orig_tokens : info->n_tokens_train;
 }
 
 // Tokens that the model can be trusted with: those it was trained with, stretched by the scaling
@@ -158,7 +165,7 @@ static double trusted_tokens(const struct fathom_model_info *info, const struct 
     double n = info->n_tokens_train;
     bool stretched =
         rope->scaling == FATHOM_ROPE_SCALING_LINEAR || rope->scaling == FATHOM_ROPE_SCALING_YARN;
-    double base = rope->n_orig_tokens > 0 ? rope->n_orig_tokens : n;
+    double base = unscaled_tokens(info, rope);
     if (stretched && base * (double)rope->factor > n) n = base * (double)rope->factor;
     return n;
 }
@@ -166,8 +173,7 @@ static double trusted_tokens(const struct fathom_model_info *info, const struct 
 // The --rope-scale that stretches what the model was trained on to the context.
 static double needed_scale(const struct rig *rig, const struct fathom_rope *rope)
 {
-    const uint32_t n = rope->n_orig_tokens > 0 ? rope->n_orig_tokens : rig->info->n_tokens_train;
-    return ceil(10.0 * rig->n_ctx / n) / 10;
+    return ceil(10.0 * rig->n_ctx / unscaled_tokens(rig->info, rope)) / 10;
 }
 
 bool rig_is_dense(const struct rig *rig)
@@ -182,10 +188,7 @@ static void say_plan(const struct rig *rig, const struct rig_options *options)
     if (rig->log_level < FATHOM_LOG_WARN) return;
     if (!rig_is_dense(rig) || options->kv.mode != NULL)
         say_note("KV cache %s", fathom_engine_plan(engine));
-    kv_flags_say_idle(&options->kv, engine);
-    if (options->kv.n_dense_layers == rig->info->n_layers)
-        say_note("--kv-dense-layers %u: all layers read everything, so nothing is picked",
-                 options->kv.n_dense_layers);
+    kv_flags_say_idle(&options->kv, engine, rig->info->n_layers);
 }
 
 void rig_say_unpicked(const struct rig *rig)
@@ -288,13 +291,13 @@ static int check_types(const struct rig_options *options)
     const char *k = options->type_k != NULL ? options->type_k : fallback;
     const char *v = options->type_v != NULL ? options->type_v : fallback;
     const char *all = options->kv.type; // of all keys and values, if it is no code
-    if (all != NULL && all[0] != 'q' &&
-        (is_other(options->type_k, all) || is_other(options->type_v, all)))
+    if (all != NULL && all[0] != 'q') {
+        if (!is_other(options->type_k, all) && !is_other(options->type_v, all)) return EXIT_GOOD;
         return say_error("--kv-type %s is the type of all keys and values: leave out -ctk and -ctv",
                          all);
-    if (strcmp(k, v) != 0)
-        return say_error("-ctk %s and -ctv %s must be the same type: give both", k, v);
-    return EXIT_GOOD;
+    }
+    if (strcmp(k, v) == 0) return EXIT_GOOD;
+    return say_error("-ctk %s and -ctv %s must be the same type: give both", k, v);
 }
 
 // What can be told without a model, before minutes go by with loading one.
@@ -339,8 +342,8 @@ int rig_report(const struct rig *rig, const struct rig_options *options, int cod
     const bool failed = code != EXIT_GOOD && code != EXIT_INTERRUPTED;
     const fathom_engine *engine = fathom_runner_engine(rig->runner);
     if (!failed && rig->log_level >= FATHOM_LOG_WARN) SAY_TRY(kv_report_say(engine));
-    SAY_TRY(kv_report_write(engine, options->kv.stats));
-    return code;
+    const int written = kv_report_write(engine, options->kv.stats);
+    return code != EXIT_GOOD ? code : written;
 }
 
 void rig_close(struct rig *rig)

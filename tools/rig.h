@@ -81,8 +81,8 @@ bool rig_is_dense(const struct rig *rig);
 void rig_say_unpicked(const struct rig *rig);
 
 // At the end of a command's work, which came to `code`: writes --kv-stats, if that was asked for,
-// and, unless it failed, says what one should know of the cache. Returns code, or what kept it from
-// writing.
+// and, unless it failed, says what one should know of the cache. Returns code or, if all was
+// good, what kept it from writing.
 int rig_report(const struct rig *rig, const struct rig_options *options, int code);
 
 void rig_close(struct rig *rig);

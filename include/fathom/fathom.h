@@ -314,8 +314,8 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_engine_head_stats(const fathom_e
 FATHOM_API const char *fathom_engine_plan(const fathom_engine *engine);
 
 // The cache's parameters as the engine took them: mode DENSE where all rows stay in the hot arena,
-// disk_bytes 0 where none can leave RAM, stage2_bits 0 and estimate false where nothing is picked.
-// Valid until close; its pointers are the caller's own.
+// disk_bytes 0 where no disk is opened, stage2_bits 0 and estimate false where nothing is picked;
+// its pointers are NULL. Valid until close.
 FATHOM_API const struct fathom_kv_params *fathom_engine_kv(const fathom_engine *engine);
 
 // What goes through an engine, for those who want to look at it: rows of f32 as the cache sees

@@ -7,7 +7,7 @@
 
 fathom_status budget_open(fathom_engine *engine)
 {
-    struct fathom_kv_params *kv = &engine->params.kv;
+    const struct fathom_kv_params *kv = &engine->params.kv;
     const struct budget all = {kv->budget_tokens, kv->budget_share};
     const uint32_t n_heads = engine->segments.n_heads;
     FATHOM_TRY(mem_new(n_heads, sizeof *engine->head_budgets, "budgets", &engine->head_budgets));
@@ -16,7 +16,6 @@ fathom_status budget_open(fathom_engine *engine)
         if (kv->head_budgets == NULL) continue;
         engine->head_budgets[i] = (struct budget){.tokens = kv->head_budgets[i]};
     }
-    kv->head_budgets = NULL; // the caller's
     return FATHOM_OK;
 }
 

@@ -71,6 +71,8 @@ fathom_status fathom_engine_open(fathom_device *device, const struct fathom_engi
     e->k_row_bytes = dtype_row_bytes(e->params.kv_type, e->params.d_k);
     e->v_row_bytes = dtype_row_bytes(e->params.kv_type, e->params.d_v);
     FATHOM_CHECK(plan_open(e), out);
+    e->params.kv.head_budgets = NULL; // the caller's
+    e->params.kv.disk_path = NULL;    // likewise
     FATHOM_CHECK(size_slot(e), out);
     FATHOM_CHECK(open_rope(e), out);
     FATHOM_CHECK(mem_new(e->params.n_seqs_max, sizeof *e->slots, "sequence slots", &e->slots), out);

@@ -280,14 +280,17 @@ fathom_status plan_open(fathom_engine *engine)
     FATHOM_TRY(size_tail(engine));
     if (!engine->tiered) {
         engine->params.kv.mode = FATHOM_KV_DENSE;
+        engine->params.kv.disk_bytes = 0;
+    }
+    if (!engine->tiered || !engine->picks) { // what only picking looks at is not built
+        engine->params.kv.stage2_bits = 0;
+        engine->params.kv.estimate = false;
+    }
+    if (!engine->tiered) {
         write_plan(engine, &sizes);
         return FATHOM_OK;
     }
     sizes_count(engine, &sizes);
-    if (!engine->picks) { // what only picking looks at is not built
-        engine->params.kv.stage2_bits = 0;
-        engine->params.kv.estimate = false;
-    }
     // Only merged segments leave RAM, and only where it has a limit.
     if (sizes.n_merged == 0 || p->kv.host_bytes == 0) engine->params.kv.disk_bytes = 0;
     engine->segments.n_heads = p->n_layers * p->n_kv_heads;

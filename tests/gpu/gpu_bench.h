@@ -5,10 +5,12 @@
 
 #include <stdint.h>
 
-// Prints a table; `which` (a type's name, say) narrows it, NULL is all. The result is main's.
+// Prints a table; `which` (a type's name, say) narrows it, NULL is all. The result is main's: 77
+// where there is no device.
 int gpu_bench(const char *which);
 
-// What each test's bench is: gpu_bench calls it once it has found and named the device.
+// What each test's bench is: gpu_bench calls it once it has found and named the device, which has
+// n_sms multiprocessors.
 int gpu_bench_run(const char *which, uint32_t n_sms);
 
 // For a bench with one table: says that it has no part of that name.

@@ -150,6 +150,38 @@ static void refuses(void **state)
     rig_close(&rig.device, &rig.engine);
 }
 
+// What an engine of a mode says it took of stage 2, a disk and the mode.
+static void check_taken(int32_t asked, int32_t mode, int32_t stage2_bits, bool disk)
+{
+    struct fathom_engine_params p =
+        rig_params(&(struct rig_sizes){N_LAYERS, N_HEADS, N_HEADS, D, 512, N_STEP});
+    fathom_device *device;
+    fathom_engine *engine;
+    p.kv.mode = asked;
+    p.kv.n_window = 16;
+    p.kv.n_segment = 32;
+    p.kv.n_merged = 64;
+    p.kv.host_bytes = 4 << 20;
+    p.kv.disk_bytes = 1 << 20;
+    p.kv.disk_path = ".";
+    rig_open(&p, &device, &engine);
+    const struct fathom_kv_params *taken = fathom_engine_kv(engine);
+    assert_int_equal(taken->mode, mode);
+    assert_int_equal(taken->stage2_bits, stage2_bits);
+    assert_int_equal(taken->disk_bytes > 0, disk);
+    assert_null(taken->disk_path);
+    rig_close(&device, &engine);
+}
+
+static void tells_what_it_took(void **state)
+{
+    (void)state;
+    check_taken(FATHOM_KV_DENSE, FATHOM_KV_DENSE, 0, false);
+    check_taken(FATHOM_KV_AUTO, FATHOM_KV_DENSE, 0, false); // all of it fits
+    check_taken(FATHOM_KV_STREAM, FATHOM_KV_STREAM, 0, true);
+    check_taken(FATHOM_KV_SPARSE, FATHOM_KV_SPARSE, 4, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +189,7 @@ int main(void)
         cmocka_unit_test(opens_with),
         cmocka_unit_test(recalibrates),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(tells_what_it_took),
     };
     printf("seed %d\n", SEED);
     return check_run("budget", tests, sizeof tests / sizeof *tests);

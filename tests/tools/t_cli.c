@@ -268,6 +268,13 @@ static void t_full_disk(void **state)
     char *text = cli_read_file(cli_path("stats"), &bytes);
     assert_non_null(strstr(text, "\"n_steps\""));
     free(text);
+    // A link to a file that is not there yet leads nowhere again.
+    char link[600];
+    snprintf(link, sizeof link, "%s", cli_path("link"));
+    assert_int_equal(symlink("absent", link), 0);
+    cli_expect_error(cli_run("perplexity -m $M -p short --kl-divergence-base %s", link), "too few");
+    assert_int_not_equal(access(link, F_OK), 0);
+    assert_int_equal(unlink(link), 0);
 }
 
 // Quietly, as cat does.

@@ -59,6 +59,7 @@ static void t_errors(void **state)
         {"detokenize -m /nonexistent --ids /dev/null", "/dev/null: no ids"},
         {"eval logits -m /nonexistent --out /dev/null --ids /dev/null", "/dev/null: no ids"},
         {"run -m /nonexistent -p x --kv-record /absent/x", "/absent/x"},
+        {"run -m /nonexistent -p x --kv-record $M", "Not a directory"},
         {"run -m /nonexistent -p x --kv-record /tmp --kv-record-steps 0", "--kv-record-steps"},
         {"run -m /nonexistent -p x --kv-record-layers 1", "--kv-record-layers: needs --kv-record"},
         {"run -m /nonexistent -p x --kv-record-steps 32", "--kv-record-steps: needs --kv-record"},

@@ -79,7 +79,7 @@ static void t_errors(void **state)
     }
     cli_expect_error(cli_run("bench attend --kv-positions collapsed --kv-mode sparse --ctx 64"),
                      "--kv-positions collapsed");
-    cli_expect_error(cli_run("bench attend --ctx 64 --kv-stats -"), "--kv-stats -: ");
+    cli_expect_error(cli_run("bench attend --ctx 64 -o json --kv-stats -"), "--kv-stats -: ");
     cli_expect_error(cli_run("bench -m $M -o json --kv-stats -"), "--kv-stats -: ");
     cli_expect_error(cli_run("eval niah -m $M -o jsonl --kv-stats -"), "--kv-stats -: ");
     cli_expect_error(cli_run("bench attend --ctx 64 --layers 2 --kv-dense-layers 3"),
