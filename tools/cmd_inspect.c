@@ -371,6 +371,7 @@ int cmd_inspect(int argc, char **argv)
     SAY_TRY(flags_parse(&page, argc, argv, &operand));
     if (operand != NULL && model.path != NULL) return say_error("give one FILE");
     if (operand != NULL) model.path = operand;
-    if (model.path == NULL) return say_error("no file: give FILE or -m FILE");
+    if (model.path == NULL || model.path[0] == '\0')
+        return say_error("no file: give FILE or -m FILE");
     return inspect(&model, &options, strcmp(options.format, "json") == 0);
 }

@@ -98,13 +98,7 @@ static int show_prompt(struct generator *generator, const struct ids *ids)
 {
     const fathom_model *model = generator->rig->model;
     struct bytes text = {0};
-    size_t n = 0;
     int code = EXIT_GOOD;
-    // ids_print leaves out a BOS at the front, which --special asks for.
-    if (generator->special && ids->n > 0 && ids->data[0] == generator->rig->info->bos_id) {
-        const char *bos = fathom_token_text(model, ids->data[0], true, &n);
-        SAY_CHECK(output_write(&generator->output, bos, n), out);
-    }
     SAY_CHECK(ids_print(ids->data, ids->n, model, generator->special, &text), out);
     code = output_write(&generator->output, text.data, text.n);
 out:

@@ -44,8 +44,6 @@ int cmd_tokenize(int argc, char **argv)
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
     if (prompt.text == NULL && prompt.file == NULL)
         return say_error("no text: give -p TEXT or -f FILE");
-    if (prompt.text != NULL && prompt.file != NULL)
-        return say_error("-p and -f: give one of them, of which the ids are to be");
     return print_ids(&model, &prompt);
 }
 

@@ -57,6 +57,7 @@ static int dispatch(int argc, char **argv)
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     if (argc < 2) return say_error("no command; see fathom --help");
+    if (name[0] == '-') return say_error("%s: flags follow a command; see fathom --help", name);
     return say_error("unknown command \"%s\"; see fathom --help", name);
 }
 

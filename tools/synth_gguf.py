@@ -54,7 +54,14 @@ SCORE_SPREAD = 1.2  # gain of queries and of keys: attention scores spread over 
 DEFAULTS = dict(context=4096, rope_base=10000.0, rope_factor=0.0, tied=False,
                 logit_spread=LOGIT_SPREAD)
 
+SIZES = ("layers", "d_model", "heads", "kv_heads", "head_dim", "ff", "vocab")
+NEEDED = ("arch", *SIZES)
+
 N_SPECIAL = 3  # tokens after the bytes: begin, end, and " t", which the only merge makes
+
+
+def flag_of(name):
+    return "--" + name.replace("_", "-")
 
 
 class Shape:
@@ -63,15 +70,19 @@ class Shape:
     def __init__(self, options):
         for name, value in options.items():
             setattr(self, name, value)
+        self.check()
         self.q_dim = self.heads * self.head_dim
         self.kv_dim = self.kv_heads * self.head_dim
 
     def check(self):
-        missing = [name for name in ("arch", "layers", "d_model", "heads", "kv_heads", "head_dim",
-                                     "ff", "vocab") if not getattr(self, name, None)]
+        missing = [flag_of(name) for name in NEEDED if getattr(self, name) is None]
         if missing:
-            flags = ", ".join("--" + name.replace("_", "-") for name in missing)
-            raise SystemExit(f"missing without --shape: {flags}")
+            raise SystemExit(f"missing without --shape: {', '.join(missing)}")
+        for name in (*SIZES, "context"):
+            if getattr(self, name) < 1:
+                raise SystemExit(f"{flag_of(name)} must be 1 or more")
+        if self.rope_base <= 1 or self.rope_factor < 0:
+            raise SystemExit("--rope-base must be above 1, --rope-factor 0 or more")
         if self.heads % self.kv_heads != 0 or self.head_dim % 2 != 0:
             raise SystemExit("--heads must be a multiple of --kv-heads, --head-dim even")
         if self.vocab < 256 + N_SPECIAL:
@@ -243,12 +254,12 @@ def parse_options():
 
 def main():
     args = parse_options()
-    options = {**dict.fromkeys(("arch", "layers", "d_model", "heads", "kv_heads", "head_dim", "ff",
-                                "vocab"), 0), **DEFAULTS, **SHAPES.get(args.shape, {})}
+    if args.seed < 0 or args.repeat_rows < 0:
+        raise SystemExit("--seed and --repeat-rows must be 0 or more")
+    options = {**dict.fromkeys(NEEDED), **DEFAULTS, **SHAPES.get(args.shape, {})}
     options.update((name, value) for name, value in vars(args).items()
                    if name in options and value is not None)
     shape = Shape(options)
-    shape.check()
     writer = gguf_write.Writer(args.out)
     add_metadata(writer, shape, f"synthetic {args.shape or shape.arch}", args.type)
     tensors = {}

@@ -87,7 +87,8 @@ FATHOM_API const char *fathom_token_text(const fathom_model *model, int32_t id, 
                                          size_t *bytes);
 
 // Text of ids, as fathom_token_text of each, less the space that the tokenizer put before the first
-// word (SentencePiece). BOS at the front is dropped. Two calls as above; no terminator is written.
+// word (SentencePiece). BOS at the front is dropped unless `special`. Two calls as above; no
+// terminator is written.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_detokenize(const fathom_model *model,
                                                            const int32_t *ids, size_t n_ids,
                                                            bool special, char *text,

@@ -233,7 +233,7 @@ fathom_status vocab_detokenize(const struct vocab *vocab, const int32_t *ids, si
         if (piece == NULL)
             return status_set(FATHOM_EINVAL, "ids[%zu]=%d is not one of the %u tokens", i, ids[i],
                               vocab->n_tokens);
-        if (i == 0 && ids[i] == vocab->bos) continue;
+        if (i == 0 && ids[i] == vocab->bos && !special) continue;
         uint8_t type = vocab->tokens[ids[i]].type;
         bool is_special = type == TOKEN_CONTROL || type == TOKEN_USER;
         if (drops_space && !is_special && bytes > 0 && piece[0] == ' ') {

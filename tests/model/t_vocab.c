@@ -54,7 +54,7 @@ static void check_reference_text(const struct vocab *vocab, const char *text, si
         n++;
     }
     assert_int_equal(n, n_ids);
-    check_text(vocab, ids, n_ids, text, bytes);
+    check_text(vocab, ids, n_ids, true, text, bytes);
 }
 
 // Texts end with "\n__ggml_vocab_test__\n"; each line of the other file has the ids of one text.
@@ -94,7 +94,7 @@ static void check_round_trip(const struct vocab *vocab, const char *text, size_t
     size_t n_ids;
     check_ok(mem_new(bytes + 1, sizeof *ids, "ids", &ids));
     check_ok(vocab_tokenize(vocab, text, bytes, 0, ids, bytes + 1, &n_ids));
-    check_text(vocab, ids, n_ids, text, bytes);
+    check_text(vocab, ids, n_ids, true, text, bytes);
     mem_free(ids);
 }
 
@@ -131,7 +131,7 @@ static void test_infill_marks(void **state)
     assert_int_equal(ids[0], 32015);
     check_ok(vocab_tokenize(opened.vocab, text, strlen(text), 0, ids, 64, &n_ids));
     assert_true(n_ids > 1);
-    check_text(opened.vocab, ids, n_ids, text, strlen(text));
+    check_text(opened.vocab, ids, n_ids, true, text, strlen(text));
     close_made(&opened);
     (void)state;
 }

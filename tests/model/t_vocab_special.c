@@ -107,7 +107,7 @@ static void test_spm(void **state)
     assert_null(vocab_text(vocab, COUNT(spm_tokens), true, &bytes));
 
     const int32_t ids[] = {1, 7, 15, 7, 3, 2};
-    check_text(vocab, ids, 6, "a<tool>a </s>", 13);
+    check_text(vocab, ids, 6, true, "<s>a<tool>a </s>", 16);
     char text[16];
     check_ok(vocab_detokenize(vocab, ids, 6, false, text, sizeof text, &bytes));
     assert_int_equal(bytes, 9);
@@ -194,7 +194,7 @@ static void test_bpe(void **state)
     check_piece(vocab, 11, false, " a");
     check_piece(vocab, 14, false, "\xc3\xa9");
     const int32_t ids[] = {15, 4, 14, 12};
-    check_text(vocab, ids, 4, "\n\xc3\xa9<|x|>", 8);
+    check_text(vocab, ids, 4, true, "<|bos|>\n\xc3\xa9<|x|>", 15);
     close_made(&opened);
 
     // The same file with a pre-tokenizer that keeps whole words and wants BOS.
@@ -246,7 +246,7 @@ static void test_bytes_only(void **state)
     assert_int_equal(ids[0], 256);
     for (int32_t i = 0; i < 256; i++)
         assert_int_equal(ids[i + 1], i);
-    check_text(opened.vocab, ids, n_ids, text, 256);
+    check_text(opened.vocab, ids, n_ids, false, text, 256);
     check_tokens(opened.vocab, "<s>", 0, '<', 's', '>');
     check_tokens(opened.vocab, "a</s>", SPECIAL, 'a', 257);
     assert_true(vocab_ends(opened.vocab, 257));

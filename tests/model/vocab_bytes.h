@@ -88,14 +88,14 @@ static inline fathom_status open_made(const struct made *made, struct opened *op
 
 // The ids must print as this text.
 static inline void check_text(const struct vocab *vocab, const int32_t *ids, size_t n_ids,
-                              const char *wanted, size_t wanted_bytes)
+                              bool special, const char *wanted, size_t wanted_bytes)
 {
     char *text = NULL;
     size_t bytes;
-    assert_int_equal(vocab_detokenize(vocab, ids, n_ids, true, NULL, 0, &bytes), FATHOM_PARTIAL);
+    assert_int_equal(vocab_detokenize(vocab, ids, n_ids, special, NULL, 0, &bytes), FATHOM_PARTIAL);
     assert_int_equal(bytes, wanted_bytes);
     check_ok(mem_new(bytes, 1, "text", &text));
-    check_ok(vocab_detokenize(vocab, ids, n_ids, true, text, bytes, &bytes));
+    check_ok(vocab_detokenize(vocab, ids, n_ids, special, text, bytes, &bytes));
     assert_int_equal(bytes, wanted_bytes);
     if (bytes > 0) assert_memory_equal(text, wanted, bytes);
     mem_free(text);

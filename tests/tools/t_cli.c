@@ -142,6 +142,10 @@ static void t_bytes_round_trip(void **state)
     cli_expect_good(cli);
     assert_int_equal(cli.out_bytes, sizeof bytes);
     assert_memory_equal(cli.out, bytes, sizeof bytes);
+    cli_write_file(cli_path("bytes"), "ab", 2);
+    cli = cli_run("tokenize -m $M --no-bos -p cd -f %s", cli_path("bytes"));
+    cli_expect_good(cli);
+    assert_string_equal(cli.out, "97 98 99 100\n");
 }
 
 static void t_run_answers(void **state)

@@ -90,11 +90,11 @@ static void t_errors(void **state)
         {"run -m $M -p x stray", "stray"},
         {"tokenize -m $M", "-p TEXT"},
         {"tokenize -m $M -p x -t 2", "-t"},
-        {"tokenize -m $M -p x -f x", "-p and -f"},
         {"detokenize -m $M --ids /dev/null -dev cpu", "-dev"},
         {"detokenize -m $M", "--ids"},
         {"detokenize -m $M --ids $M", "ids"},
         {"inspect", "FILE"},
+        {"inspect ''", "no file"},
         {"inspect /dev/null", "/dev/null"},
         {"inspect $M -o md", "text|json"},
         {"inspect $M -lv 2", "-lv"},
@@ -110,6 +110,7 @@ static void t_errors(void **state)
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M -c 512", "-c"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M --file x", "--file"},
         {"help fly", "\"fly\""},
+        {"--bogus run", "--bogus: flags follow a command"},
     };
     expect_errors(cases, sizeof cases / sizeof cases[0]);
 }

@@ -52,14 +52,19 @@ def main():
     answer = f"Answer: The secret number of {asked} is "
     hidden = [f"The secret number of {key} is {value}." for key, value in secrets.items()]
     n_bytes = sum(len(text) + 1 for text in [question, answer] + hidden)
+    if n_bytes > options.bytes:
+        parser.error(f"--bytes must be {n_bytes} or more: the question and the numbers take so many")
     sentences = []
     while n_bytes < options.bytes:
         sentences.append(sentence(rng))
         n_bytes += len(sentences[-1]) + 1
     for text in hidden:
         sentences.insert(rng.randrange(len(sentences) + 1), text)
-    with open(options.file, "w", encoding="utf-8") as file:
-        file.write(" ".join(sentences) + "\n" + question + answer)
+    try:
+        with open(options.file, "w", encoding="utf-8") as file:
+            file.write(" ".join(sentences) + "\n" + question + answer)
+    except OSError as error:
+        raise SystemExit(f"{options.file}: {error.strerror}") from None
     print(f"What is the secret number of {asked}?")
     print(secrets[asked])
 
