@@ -3,9 +3,10 @@
 
     quality.py MODEL.gguf --lengths 8k,32k            table in Markdown, to standard output
     quality.py MODEL.gguf --lengths 8k --product      every combination of the settings
-    quality.py MODEL.gguf --lengths 128k --axes budget --tasks niah,longgen
+    quality.py MODEL.gguf --lengths 128k --axes budget --tasks niah,longgen --prefill sparse
 
-Results go to --log as they come, one object a line, and what is there is not measured again. The
+Results go to --log as they come, one object a line, and what is there is not measured again. With
+--prefill sparse the texts are read with each setting too, not only the answers written. The
 divergence is from exact attention over the same cache, the coverage that of every tenth decoded
 token, compared with exact attention (and what the selector estimates it at); means over the tasks.
 Python 3's standard library alone.
@@ -64,6 +65,7 @@ class Measurements:
     def __init__(self, path, fathom, model, options):
         self.path, self.known = path, {}
         self.command = [fathom, "eval"]
+        self.prefill = ["--kv-prefill", options.prefill]
         self.flags = ["-m", model, "--questions", str(options.questions), "--seed",
                       str(options.seed), "-o", "json"]
         if os.path.exists(path):
@@ -74,6 +76,8 @@ class Measurements:
 
     def get(self, task, length, setting):
         arguments = [task, *self.flags, "--lengths", length, *flags_of(setting)]
+        if setting is not None:
+            arguments += self.prefill
         key = " ".join(arguments)
         if key not in self.known:
             run = subprocess.run(self.command + arguments, stdout=subprocess.PIPE, check=False)
@@ -141,6 +145,8 @@ def main():
     parser.add_argument("--tasks", type=words(TASKS), default=list(TASKS), metavar="A,B,...")
     parser.add_argument("--axes", type=words(AXES), default=list(AXES), metavar="A,B,...",
                         help=f"settings to change, of {', '.join(AXES)}")
+    parser.add_argument("--prefill", choices=("dense", "sparse"), default="dense",
+                        help="what reading a text reads (default: %(default)s)")
     parser.add_argument("--product", action="store_true", help="change them together")
     parser.add_argument("--fathom", default=os.path.join(ROOT, "build/release/tools/fathom"))
     parser.add_argument("--log", default=os.path.join(ROOT, "build/quality.jsonl"))
