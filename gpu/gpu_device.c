@@ -25,8 +25,8 @@ static fathom_status no_memory(size_t bytes, const char *what)
     GPU_TRY(cudaMemGetInfo, &n_free, &n_total);
     return status_set(FATHOM_ENOMEM,
                       "%s: %.1f MiB of GPU memory are needed, and %.1f MiB of its %.1f MiB are "
-                      "free: take a smaller context (-c), batch (-b) or model, or device \"cpu\" "
-                      "(--device)",
+                      "free: take a smaller context (-c), batch (-b) or model, fewer layers on "
+                      "the GPU (-ngl), or device \"cpu\" (--device)",
                       what, (double)bytes / mib, (double)n_free / mib, (double)n_total / mib);
 }
 
@@ -149,6 +149,7 @@ static void close_gpu(struct gpu_device *gpu)
     if (gpu->stream != NULL) (void)cudaStreamSynchronize(gpu->stream);
     gpu_blas_close(&gpu->blas);
     gpu_staging_close(&gpu->staging);
+    (void)cudaFree(gpu->dev_guest);
     (void)cudaFree(gpu->dev_scratch);
     (void)cudaFree(gpu->dev_workspace);
     if (gpu->stream != NULL) (void)cudaStreamDestroy(gpu->stream);

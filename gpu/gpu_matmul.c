@@ -163,19 +163,42 @@ static fathom_status multiply_many(const struct gpu_device *gpu,
     return FATHOM_OK;
 }
 
-fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args)
+static fathom_status multiply_here(const struct gpu_device *gpu,
+                                   const struct matmul_many_args *args)
 {
-    const struct gpu_device *gpu = (const struct gpu_device *)device;
-    FATHOM_TRY(gpu_enter(gpu));
-    if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
-        return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
-                          MATMUL_PRODUCTS_MAX);
     if (args->n_tokens > PRODUCT_TOKENS_MAX && gpu->blas.module != NULL)
         return multiply_many(gpu, args);
     for (uint32_t first = 0, n; first < args->n_tokens; first += n) {
         const uint32_t left = args->n_tokens - first;
         n = left < PRODUCT_TOKENS_MAX ? left : PRODUCT_TOKENS_MAX;
         FATHOM_TRY(decode(gpu, args, first, n));
+    }
+    return FATHOM_OK;
+}
+
+fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args)
+{
+    struct gpu_device *gpu = (struct gpu_device *)device;
+    uint32_t n_here = 0;
+    FATHOM_TRY(gpu_enter(gpu));
+    if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
+        return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
+                          MATMUL_PRODUCTS_MAX);
+    for (uint32_t i = 0; i < args->n_products; i++)
+        n_here += args->products[i].weight->ram == NULL;
+    if (n_here == args->n_products) return multiply_here(gpu, args);
+    // There is room for one guest: one after the other.
+    for (uint32_t i = 0; i < args->n_products; i++) {
+        struct matmul_many_args one = *args;
+        struct weight guest = *args->products[i].weight;
+        one.n_products = 1;
+        one.products[0] = args->products[i];
+        one.products[0].weight = &guest;
+        if (guest.ram != NULL) {
+            FATHOM_TRY(gpu_linear_invite(gpu, &guest));
+            guest.dev = gpu->dev_guest;
+        }
+        FATHOM_TRY(multiply_here(gpu, &one));
     }
     return FATHOM_OK;
 }

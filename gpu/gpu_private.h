@@ -23,14 +23,17 @@ struct gpu_device {
     uint8_t *dev_scratch; // [scratch_bytes] of whatever call is queued
     size_t scratch_bytes;
     size_t product_bytes; // of it, for products
-    uint32_t n_sms;       // multiprocessors
-    cudaError_t lost;     // of a call that cannot return it: told by the next that can
+    uint8_t *dev_guest;   // [guest_bytes] packed rows of whichever weight in RAM is multiplied
+    size_t guest_bytes;
+    uint32_t n_sms;   // multiprocessors
+    cudaError_t lost; // of a call that cannot return it: told by the next that can
 };
 
 struct weight {
     struct weight_desc desc; // name and rows are not kept
     struct weight *table;    // of the host's device; NULL: no table
-    uint8_t *dev;            // packed rows (gpu/product_rows.h); NULL for a table
+    uint8_t *dev;            // packed rows (gpu/product_rows.h); NULL for a table, and in RAM
+    uint8_t *ram;            // packed rows in the host's memory; NULL: on the device
     size_t row_bytes;        // of them
 };
 
@@ -46,6 +49,8 @@ fathom_status gpu_take(size_t bytes, const char *what, void **dev);
 
 // ---- gpu_linear.c -------------------------------------------------------------------------------
 extern const struct linear_ops gpu_linear_ops;
+// Queues the copy of a weight in RAM to dev_guest.
+fathom_status gpu_linear_invite(struct gpu_device *gpu, const struct weight *weight);
 
 // ---- gpu_matmul.c -------------------------------------------------------------------------------
 fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args);

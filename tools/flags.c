@@ -249,7 +249,6 @@ static const char *advice_on(const char *name)
     static const struct {
         const char *names, *advice;
     } of_others[] = {
-        {"-ngl, --gpu-layers, --n-gpu-layers", "all layers are on the one --device; "},
         {"-fa, --flash-attn", "attention is always of that kind, so leave it out; "},
         {"-hf, -hfr, --hf-repo, -mu, --model-url", "a model is a file: -m FILE; "},
         {"--mmap, --no-mmap, --mlock", "the file is always mapped; "},

@@ -9,14 +9,16 @@
 #include "tools/interrupt.h"
 #include "tools/kv_report.h"
 #include "tools/output.h"
+#include "tools/rig_layers.h"
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_LEAST = 4096 };
+enum { ROWS_BYTES_MAX = 256 << 20 };
 
 const struct rig_options rig_defaults = {
     .device = "cpu", // not auto, while no GPU has run the CUDA device
     .list_devices = rig_list_devices,
+    .n_gpu_layers = -1,
     .isa = "all",
     .log_level = FATHOM_LOG_WARN,
     .n_batch = 512,
@@ -34,6 +36,9 @@ static const struct flag file_flags[] = {
 };
 
 static const struct flag context_flags[] = {
+    {"-ngl, --gpu-layers, --n-gpu-layers", FLAG_INT, OPTION(n_gpu_layers), "N",
+     "layers, the last ones, whose weights lie in a GPU's memory; those of the others stay in RAM "
+     "and are copied in every pass; below 0: as many as fit"},
     {"-c, --ctx-size", FLAG_COUNT, OPTION(n_ctx), "N",
      "context in tokens; 0: the model's if memory holds it (bench, eval: what the tests take)"},
     {"-b, --batch-size", FLAG_COUNT, OPTION(n_batch), "1..1M", "most tokens in one pass"},
@@ -65,7 +70,7 @@ struct flag_group rig_file_flags(struct rig_options *options)
 
 struct flag_group rig_context_flags(struct rig_options *options)
 {
-    return (struct flag_group){"Context", context_flags,
+    return (struct flag_group){"Layers and context", context_flags,
                                sizeof context_flags / sizeof context_flags[0], options};
 }
 
@@ -89,17 +94,12 @@ static int open_model(struct rig *rig, const struct rig_options *options)
     params.progress_user = &progress;
     params.overrides = options->overrides.items;
     params.n_overrides = options->overrides.n;
+    SAY_TRY(rig_place_layers(rig, options, &params));
     int code = say_status(fathom_model_open(options->path, &params, &rig->model));
     progress_end(&progress);
     if (code == EXIT_GOOD) rig->info = fathom_model_info(rig->model);
+    if (code == EXIT_GOOD && rig->device != NULL) rig_say_placement(rig, options);
     return code;
-}
-
-static int32_t choose_kv_type(const struct rig_options *options)
-{
-    const char *name = options->type_k != NULL ? options->type_k : options->type_default;
-    if (strcmp(name, "f32") == 0) return FATHOM_TYPE_F32;
-    return strcmp(name, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
 }
 
 static void choose_scaling(const struct rig_options *options, struct fathom_rope *rope)
@@ -216,8 +216,7 @@ static uint64_t count_fitting(const struct rig *rig, const struct fathom_runner_
     uint64_t bits = params->kv_type == FATHOM_TYPE_F32 ? 32 : 16;
     if (params->kv.codec != FATHOM_CODEC_PLAIN && params->kv.mode != FATHOM_KV_DENSE)
         bits = (uint64_t)params->kv.codec;
-    const uint64_t values = (uint64_t)info->n_layers * info->n_kv_heads * (info->d_k + info->d_v);
-    return bytes / (values * bits / 8 + 1);
+    return bytes / (rig_token_bits(info, bits) / 8 + 1);
 }
 
 // As asked for, or the model's; but what a file says is no reason to reserve more than there is.
@@ -228,7 +227,7 @@ static uint32_t choose_context(const struct rig *rig, const struct rig_options *
     const uint32_t n_wanted = options->n_ctx > 0 ? options->n_ctx : n_train;
     const bool warns = rig->log_level >= FATHOM_LOG_WARN;
     uint64_t n = count_fitting(rig, params);
-    n = n > N_CTX_LEAST ? n & ~1023ull : N_CTX_LEAST; // a round number, for it is an estimate
+    n = n > RIG_CTX_LEAST ? n & ~1023ull : RIG_CTX_LEAST; // a round number, for it is an estimate
     if (n >= n_wanted) return n_wanted;
     if (options->n_ctx > 0) {
         if (warns)
@@ -258,7 +257,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_runner_params params;
     fathom_runner_params_init(&params, rig->model);
-    params.kv_type = choose_kv_type(options);
+    params.kv_type = rig_kv_type(options);
     SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
     SAY_TRY(kv_flags_check_layers(&options->kv, rig->info->n_layers));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);

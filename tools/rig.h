@@ -16,6 +16,7 @@ struct rig_options {
     const char *path; // of the GGUF file
     const char *device;
     int (*list_devices)(void); // rig_list_devices
+    int64_t n_gpu_layers;      // below 0: as many as fit
     uint32_t n_threads;        // 0: one for each physical core
     const char *isa;           // instruction sets that kernels may use, separated by commas
     int64_t log_level;

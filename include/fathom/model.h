@@ -24,6 +24,9 @@ extern "C" {
 
 typedef struct fathom_model fathom_model;
 
+#define FATHOM_LAYERS_ALL UINT32_MAX
+#define FATHOM_LAYERS_FIT (UINT32_MAX - 1)
+
 struct fathom_model_params {
     uint32_t struct_bytes;
     fathom_device *device;       // held; NULL (default): metadata and vocabulary only, no weights
@@ -31,6 +34,12 @@ struct fathom_model_params {
     void *progress_user;
     const char *const *overrides; // "KEY=int:V", "KEY=float:V", "KEY=bool:V", "KEY=str:V"
     uint32_t n_overrides;         // (llama.cpp's --override-kv), applied to the metadata
+    // Layers, the last ones, whose weights a device's own memory holds (llama.cpp's n_gpu_layers).
+    // Those of the others stay in RAM and are copied in every pass. FATHOM_LAYERS_ALL (default), or
+    // FATHOM_LAYERS_FIT: as many as leave about reserve_bytes of that memory free. Of no meaning to
+    // a device that works in the host's memory.
+    uint32_t n_device_layers;
+    uint64_t reserve_bytes;
 };
 
 struct fathom_model_info {
@@ -47,9 +56,11 @@ struct fathom_model_info {
     uint32_t n_kv_heads;
     uint32_t d_k;
     uint32_t d_v;
-    uint64_t n_parameters; // of the tensors in the file
-    uint64_t weight_bytes; // of the tensors in the file
-    int32_t bos_id;        // -1: none; likewise below
+    uint64_t n_parameters;    // of the tensors in the file
+    uint64_t weight_bytes;    // of the tensors in the file
+    uint32_t n_device_layers; // of a model with weights: see fathom_model_params
+    uint64_t streamed_bytes;  // of the other layers' tensors, which every pass copies
+    int32_t bos_id;           // -1: none; likewise below
     int32_t eos_id;
     bool add_bos;            // the tokenizer wants BOS before a text
     struct fathom_rope rope; // from the file; divisors only of a model with weights, until close

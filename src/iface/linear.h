@@ -15,6 +15,8 @@ struct weight_desc {
     uint32_t n_rows;
     uint32_t n_cols;
     const void *rows;
+    bool in_ram; // stays in the host's memory and comes with every product; of no meaning to a
+                 // device that works there
 };
 
 struct product {

@@ -11,6 +11,7 @@ void fathom_model_params_init(struct fathom_model_params *params)
 {
     memset(params, 0, sizeof *params);
     params->struct_bytes = sizeof *params;
+    params->n_device_layers = FATHOM_LAYERS_ALL;
 }
 
 static fathom_status read_vocab(struct fathom_model *model)

@@ -17,6 +17,7 @@ struct loader {
     void *progress_user;
     uint64_t done_bytes;
     size_t n_used; // tensors
+    bool in_ram;   // weights that are opened now
 };
 
 static fathom_status count(struct loader *loader, const struct fathom_gguf_tensor *tensor)
@@ -124,7 +125,8 @@ static fathom_status open_affine(struct loader *loader, const char *name, uint32
     snprintf(full, sizeof full, "%s.weight", name);
     FATHOM_TRY(find_tensor(loader, full, n_cols, n_rows, &t));
     if (t == NULL) return missing(full);
-    const struct weight_desc desc = describe(full, t);
+    struct weight_desc desc = describe(full, t);
+    desc.in_ram = loader->in_ram;
     FATHOM_TRY(model->linear->weight_open(model->device, &desc, &affine->weight));
     affine->n_rows = n_rows;
     FATHOM_TRY(count(loader, t));
@@ -223,9 +225,15 @@ fathom_status weights_open(struct fathom_model *model, const struct fathom_model
     FATHOM_TRY(arena_new(&model->arena, model->info.n_layers, sizeof *model->layers, "layers",
                          &model->layers));
     FATHOM_TRY(read_divisors(&loader));
+    const uint32_t n_here = placement_count(model, params);
+    const uint32_t n_in_ram = model->info.n_layers - n_here;
+    model->info.n_device_layers = n_here;
+    model->info.streamed_bytes = placement_layers_bytes(model, 0, n_in_ram);
     FATHOM_TRY(open_ends(&loader));
-    for (uint32_t i = 0; i < model->info.n_layers; i++)
+    for (uint32_t i = 0; i < model->info.n_layers; i++) {
+        loader.in_ram = i < n_in_ram;
         FATHOM_TRY(open_layer(&loader, i));
+    }
     // Packed copies serve from here on. What else lies in the file comes back when it is touched.
     mem_discard((void *)(uintptr_t)model->gguf->bytes, model->gguf->file_bytes);
     const size_t n_unused = fathom_gguf_tensor_count(model->gguf) - loader.n_used;

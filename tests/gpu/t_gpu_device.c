@@ -113,13 +113,15 @@ struct products {
     float before[N_TOKENS * N_ROWS];
 };
 
-static void open_products(fathom_device *device, struct products *p)
+// in_ram: every other one stays in the host's memory.
+static void open_products(fathom_device *device, struct products *p, bool in_ram)
 {
     static uint8_t rows[N_ROWS * N_COLS * sizeof(float)];
     struct rng rng;
     rng_init(&rng, SEED);
     for (size_t i = 0; i < N_PRODUCTS; i++) {
-        struct weight_desc desc = {"w", p->types[i], p->n_rows[i], N_COLS, rows};
+        const struct weight_desc desc = {"w",    p->types[i], p->n_rows[i],
+                                         N_COLS, rows,        in_ram && i % 2 == 1};
         problem_random_rows(p->types[i], rows, p->n_rows[i], N_COLS, &rng);
         device->kernels->dequant_row(p->types[i], rows, p->w[i], (size_t)p->n_rows[i] * N_COLS);
         check_ok(device->linear->weight_open(device, &desc, &p->weights[i]));
@@ -179,7 +181,7 @@ static void check_products(fathom_device *device, struct products *p, uint32_t n
     device->ops->release(device, dev_bias, sizeof p->bias);
 }
 
-static void check_types(const int32_t *types)
+static void check_types(const int32_t *types, bool in_ram)
 {
     static struct products p;
     fathom_device *device = gpu_rig_open();
@@ -187,7 +189,7 @@ static void check_types(const int32_t *types)
         p.types[i] = types[i];
         p.n_rows[i] = N_ROWS - 23 * (uint32_t)i;
     }
-    open_products(device, &p);
+    open_products(device, &p, in_ram);
     check_products(device, &p, 1, false, false);
     check_products(device, &p, 8, true, true);
     check_products(device, &p, 9, true, false);
@@ -200,10 +202,11 @@ static void check_types(const int32_t *types)
 
 static void run_products(void)
 {
-    check_types(
-        (const int32_t[]){FATHOM_TYPE_F32, FATHOM_TYPE_F32, FATHOM_TYPE_F32, FATHOM_TYPE_F32});
-    check_types(
-        (const int32_t[]){FATHOM_TYPE_Q4_K, FATHOM_TYPE_F16, FATHOM_TYPE_BF16, FATHOM_TYPE_F32});
+    const int32_t alike[] = {FATHOM_TYPE_F32, FATHOM_TYPE_F32, FATHOM_TYPE_F32, FATHOM_TYPE_F32};
+    const int32_t mixed[] = {FATHOM_TYPE_Q4_K, FATHOM_TYPE_F16, FATHOM_TYPE_BF16, FATHOM_TYPE_F32};
+    check_types(alike, false);
+    check_types(mixed, false);
+    check_types(mixed, true);
 }
 
 // ---- The rest of the forward pass ---------------------------------------------------------------
@@ -218,7 +221,7 @@ static void run_embed(void)
     struct rng rng;
     struct weight *table;
     fathom_device *device = gpu_rig_open();
-    const struct weight_desc desc = {"table", FATHOM_TYPE_Q6_K, ROWS, COLS, rows};
+    const struct weight_desc desc = {"table", FATHOM_TYPE_Q6_K, ROWS, COLS, rows, false};
     rng_init(&rng, SEED);
     problem_random_rows(FATHOM_TYPE_Q6_K, rows, ROWS, COLS, &rng);
     check_ok(device->linear->table_open(device, &desc, &table));

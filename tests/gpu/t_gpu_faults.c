@@ -126,24 +126,31 @@ static fathom_status use(fathom_device *host, bool *opened)
 {
     static float rows[ROWS * COLS], x[TOKENS * COLS], out[TOKENS * ROWS];
     const struct gpu_device_params params = gpu_rig_params(host);
-    const struct weight_desc desc = {"w", FATHOM_TYPE_F32, ROWS, COLS, rows};
+    const struct weight_desc desc = {"w", FATHOM_TYPE_F32, ROWS, COLS, rows, false};
+    const struct weight_desc in_ram = {"v", FATHOM_TYPE_F32, ROWS, COLS, rows, true};
     const int32_t ids[] = {3, 1};
-    struct weight *weight = NULL, *table = NULL;
+    struct weight *weight = NULL, *guest = NULL, *table = NULL;
     fathom_device *device;
-    void *dev_x = NULL, *dev_out = NULL;
+    void *dev_x = NULL, *dev_out = NULL, *dev_out2 = NULL;
     fathom_status status;
     FATHOM_TRY(gpu_device_open(&params, &device));
     *opened = true;
     const struct device_ops *ops = device->ops;
     const struct linear_ops *linear = device->linear;
     FATHOM_CHECK(linear->weight_open(device, &desc, &weight), out);
+    FATHOM_CHECK(linear->weight_open(device, &in_ram, &guest), out);
     FATHOM_CHECK(linear->table_open(device, &desc, &table), out);
     FATHOM_CHECK(ops->alloc(device, sizeof x, "x", &dev_x), out);
     FATHOM_CHECK(ops->alloc(device, sizeof out, "out", &dev_out), out);
+    FATHOM_CHECK(ops->alloc(device, sizeof out, "out", &dev_out2), out);
     FATHOM_CHECK(ops->upload(device, dev_x, x, sizeof x), out);
     FATHOM_CHECK(linear->embed(device, table, ids, 2, dev_x), out);
     struct matmul_many_args args = {
-        .dev_x = dev_x, .n_tokens = TOKENS, .n_products = 1, .products = {{weight, NULL, dev_out}}};
+        .dev_x = dev_x,
+        .n_tokens = TOKENS,
+        .n_products = 2,
+        .products = {{weight, NULL, dev_out}, {guest, NULL, dev_out2}},
+    };
     FATHOM_CHECK(linear->matmul(device, &args), out);
     args.n_tokens = 1;
     FATHOM_CHECK(linear->matmul(device, &args), out);
@@ -154,9 +161,11 @@ static fathom_status use(fathom_device *host, bool *opened)
     status = ops->sync(device);
 out:
     linear->weight_close(device, &weight);
+    linear->weight_close(device, &guest);
     linear->weight_close(device, &table);
     ops->release(device, dev_x, sizeof x);
     ops->release(device, dev_out, sizeof out);
+    ops->release(device, dev_out2, sizeof out);
     ops->close(device);
     return status;
 }
@@ -194,7 +203,7 @@ static void test_failing_calls(void **state)
 static void multiply(const struct emu_mode *mode, float *out)
 {
     static float rows[ROWS * COLS], x[TOKENS * COLS];
-    const struct weight_desc desc = {"w", FATHOM_TYPE_F32, ROWS, COLS, rows};
+    const struct weight_desc desc = {"w", FATHOM_TYPE_F32, ROWS, COLS, rows, false};
     struct weight *weight;
     fathom_device *device;
     for (size_t i = 0; i < ROWS * COLS; i++)

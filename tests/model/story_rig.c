@@ -51,13 +51,14 @@ const char *story_convert(const char *type)
 // ---- A model ready to run -----------------------------------------------------------------------
 
 void story_open(struct story_rig *rig, const char *path, fathom_device *device,
-                uint32_t n_tokens_max)
+                uint32_t n_device_layers, uint32_t n_tokens_max)
 {
     struct fathom_model_params model;
     struct fathom_runner_params runner;
     rig->device = device;
     fathom_model_params_init(&model);
     model.device = rig->device;
+    model.n_device_layers = n_device_layers;
     check_ok(fathom_model_open(path, &model, &rig->model));
     fathom_runner_params_init(&runner, rig->model);
     runner.n_tokens_max = n_tokens_max;

@@ -27,7 +27,7 @@ struct story_rig {
 
 // The device becomes the rig's to close. The cache is f32.
 void story_open(struct story_rig *rig, const char *path, fathom_device *device,
-                uint32_t n_tokens_max);
+                uint32_t n_device_layers, uint32_t n_tokens_max);
 void story_close(struct story_rig *rig);
 
 // Feeds BOS and then the ids, one at a time; logits [STORY_STEPS, STORY_VOCAB].

@@ -16,7 +16,7 @@ static void open_rig(struct story_rig *rig, const char *path, uint32_t n_threads
     params.n_threads = n_threads;
     params.isa_mask = isa_mask;
     check_ok(fathom_device_open(&params, &device));
-    story_open(rig, path, device, n_tokens_max);
+    story_open(rig, path, device, FATHOM_LAYERS_ALL, n_tokens_max);
 }
 
 static double divergence(const float *p_logits, const float *q_logits)

@@ -62,8 +62,9 @@ static void t_devices(void **state)
         assert_int_equal(strncmp(cli.out, "cpu ", 4), 0);
         assert_non_null(strstr(cli.out, "\ncuda")); // there, or why not
     }
-    struct cli cli = cli_run("run -m $M -p x -n 1 -lv 2");
+    struct cli cli = cli_run("run -m $M -p x -n 1 -lv 2 -ngl 9");
     cli_expect_good(cli);
+    assert_non_null(strstr(cli.err, "-ngl: makes no difference"));
     assert_non_null(strstr(cli.err, "device: cpu: "));
     assert_null(strstr(cli.err, "auto takes"));
     cli = cli_run("run -m $M -p x -n 1 --device auto --kv-mode sparse -lv 2");

@@ -24,7 +24,7 @@ static void t_errors(void **state)
         {"", "no command"},
         {"fly", "\"fly\""},
         {"run --fly", "--fly"},
-        {"run -ngl 99", "unknown flag -ngl; all layers are on the one --device"},
+        {"run -ngl all", "bad value \"all\" for -ngl"},
         {"run --no-mmap", "the file is always mapped"},
         {"run --kv-mode=sparse", "a value goes into the next argument"},
         {"run -p x", "-m FILE"},
