@@ -109,7 +109,7 @@ int generate_open(struct generator *generator, struct rig *rig,
     struct fathom_sampler_params params = sampler_params(options);
     SAY_TRY(choose_seed(options, &params.seed));
     generator->seed = params.seed;
-    generator->draws = params.temperature > 0;
+    generator->draws = params.temperature > 0 && options->n_predict != 0;
     generator->end_lines = isatty(STDOUT_FILENO) != 0;
     params.n_repeat = rig->n_ctx;
     if (options->n_repeat >= 0 && options->n_repeat < rig->n_ctx)

@@ -51,6 +51,7 @@ static int dispatch(int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return print_help();
     if (strcmp(name, "help") == 0) return help_on(argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0) {
+        if (argc > 2) return say_error("unexpected argument \"%s\"; see fathom --help", argv[2]);
         printf("fathom %s\n", fathom_version());
         return EXIT_GOOD;
     }

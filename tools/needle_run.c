@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/judge.h"
 #include "tools/kv_report.h"
@@ -224,6 +225,7 @@ int needle_run(struct rig *rig, struct random *random, size_t n_text, size_t n_a
         .score = score,
         .progress = progress,
         .n_question = score->n_tokens - n_text,
+        .output.whole_lines = !isatty(STDOUT_FILENO), // a log may have progress in it
     };
     int code = EXIT_GOOD;
     SAY_CHECK(needle_make(score->task, score->options, random, false, &puzzle), out);

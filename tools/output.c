@@ -38,7 +38,7 @@ static int write_all(struct output *output, const char *text, size_t bytes)
     if (bytes == 0) return EXIT_GOOD;
     output->last = text[bytes - 1];
     (void)fwrite(text, 1, bytes, stdout);
-    return output_check();
+    return output->whole_lines && output->last != '\n' ? EXIT_GOOD : output_check();
 }
 
 int output_write(struct output *output, const char *text, size_t bytes)

@@ -10,10 +10,12 @@
 struct output {
     char pending[4];
     size_t n_pending;
-    char last; // last byte written, '\0' before the first
+    char last;        // last byte written, '\0' before the first
+    bool whole_lines; // nothing leaves before its line ends: another's line may come between
 };
 
-// Writes text and flushes, less an unfinished character at its end.
+// Writes text and flushes (with whole_lines: at the end of a line), less an unfinished character at
+// its end.
 int output_write(struct output *output, const char *text, size_t bytes);
 
 // Writes what is held back, as it is; with end_line also a newline, unless the text ended in one.

@@ -11,9 +11,10 @@
 #define FIRST_MS    1000.0  // shorter work shows nothing
 #define TERMINAL_MS 200.0   // between two updates of the line on a terminal
 #define PLAIN_MS    10000.0 // between two lines elsewhere
-// Before either is done, nothing is said of the rest.
-#define ETA_MS    5000.0
-#define ETA_SHARE 0.05
+// Before either is done, nothing is said of the rest; and until a quarter is, it is a guess.
+#define ETA_MS     5000.0
+#define ETA_SHARE  0.05
+#define FIRM_SHARE 0.25
 
 void progress_begin(struct progress *progress, const char *label, const char *unit, uint64_t total)
 {
@@ -95,8 +96,8 @@ static void show(const struct progress *progress, double elapsed_ms)
     char eta[48] = "";
     if (share >= ETA_SHARE || elapsed_ms >= ETA_MS) {
         uint64_t rest_s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
-        snprintf(eta, sizeof eta, ", ETA %llu:%02llu", (unsigned long long)(rest_s / 60),
-                 (unsigned long long)(rest_s % 60));
+        snprintf(eta, sizeof eta, ", ETA %s%llu:%02llu", share < FIRM_SHARE ? "~" : "",
+                 (unsigned long long)(rest_s / 60), (unsigned long long)(rest_s % 60));
     }
     fprintf(stderr, "%sfathom: %s: %llu of %llu %s (%.0f %%), %.1f %s/s%s%s",
             progress->terminal ? "\r\033[K" : "", progress->label,

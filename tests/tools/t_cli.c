@@ -161,6 +161,7 @@ static void t_run_answers(void **state)
     assert_string_equal(cli_run("run -m $M --ids %s -n 5 --temp 0", cli_ids_file()).out, "48213");
     assert_string_equal(cli_run("run -m $M -n 5 --temp 0 -b 7 <%s", cli_prompt_file()).out,
                         "48213");
+    assert_null(strstr(cli_run("run -m $M -p x -n 0").err, "seed ="));
     // -f comes before -p.
     cli = cli_run("run -m $M -f %s -e -p '48213.\\n' -n 8 --temp 0 --display-prompt",
                   cli_prompt_file());

@@ -110,6 +110,7 @@ static void t_errors(void **state)
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M -c 512", "-c"},
         {"perplexity -m $M --kl-divergence --kl-divergence-base $M --file x", "--file"},
         {"help fly", "\"fly\""},
+        {"--version run", "unexpected argument \"run\""},
         {"--bogus run", "--bogus: flags follow a command"},
     };
     expect_errors(cases, sizeof cases / sizeof cases[0]);

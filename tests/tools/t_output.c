@@ -90,12 +90,26 @@ static void t_line_end(void **state)
     assert_string_equal(arrived(), "");
 }
 
+// Where lines of others come between.
+static void t_whole_lines(void **state)
+{
+    (void)state;
+    struct output output = {.whole_lines = true};
+    feed(&output, "a piece", "");
+    feed(&output, ", more\nand", "");
+    feed(&output, " all\n", "a piece, more\nand all\n");
+    feed(&output, "rest", "");
+    assert_int_equal(output_end(&output, true), 0);
+    assert_string_equal(arrived(), "rest\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(t_whole_characters, redirect, restore),
         cmocka_unit_test_setup_teardown(t_what_is_no_utf8, redirect, restore),
         cmocka_unit_test_setup_teardown(t_line_end, redirect, restore),
+        cmocka_unit_test_setup_teardown(t_whole_lines, redirect, restore),
     };
     return check_run("output", tests, sizeof tests / sizeof tests[0]);
 }
