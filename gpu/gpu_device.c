@@ -199,7 +199,7 @@ static fathom_status open_parts(struct gpu_device *gpu, const struct gpu_device_
     gpu->n_sms = (uint32_t)n_sms;
     FATHOM_TRY(gpu_status(attend_open_cuda(), "attend_open_cuda"));
     GPU_TRY(cudaStreamCreateWithFlags, &gpu->stream, cudaStreamNonBlocking);
-    FATHOM_TRY(gpu_staging_open(&gpu->staging, params->staging_bytes));
+    FATHOM_TRY(gpu_staging_open(&gpu->staging, gpu->base.pool, params->staging_bytes));
     const size_t attend_bytes = (size_t)gpu->n_sms * ATTEND_CUDA_SM_BYTES;
     gpu->product_bytes = params->product_bytes;
     gpu->scratch_bytes =

@@ -3,8 +3,6 @@
 
 #include "src/iface/linear.h"
 
-#include <string.h>
-
 #include "gpu/gpu_private.h"
 #include "gpu/product_rows.h"
 #include "gpu/vector_cuda.h"
@@ -35,90 +33,75 @@ static void weight_close(fathom_device *device, struct weight **weight)
     if (weight == NULL || *weight == NULL) return;
     fathom_device *host = ((struct gpu_device *)device)->host;
     host->linear->weight_close(host, &(*weight)->table);
-    device->ops->release(device, (*weight)->dev, (*weight)->desc.n_rows * (*weight)->row_bytes);
-    mem_free((*weight)->ram);
+    device->ops->release(device, (*weight)->dev, weight_bytes(*weight));
+    if ((*weight)->ram != NULL) mem_unreserve((*weight)->ram, weight_bytes(*weight));
     mem_free(*weight);
     *weight = NULL;
 }
 
-// Rows that become packed ones: of a file, or packed already.
-struct row_source {
-    const struct weight_desc *desc;
-    const uint8_t *rows;
-    bool packed;
-    size_t row_bytes, packed_row_bytes;
-};
-
 struct pack_share {
-    const struct row_source *source;
-    size_t first; // row
-    uint8_t *out; // for its packed bytes
+    const struct weight_desc *desc;
+    const uint8_t *rows; // the first to be packed
+    uint8_t *packed;
+    size_t row_bytes, packed_row_bytes;
 };
 
 static void pack_range(void *arg, size_t begin, size_t end, uint32_t thread)
 {
-    const struct pack_share *share = arg;
-    const struct row_source *s = share->source;
-    const uint8_t *rows = s->rows + (share->first + begin) * s->row_bytes;
-    uint8_t *out = share->out + begin * s->packed_row_bytes;
+    const struct pack_share *s = arg;
     (void)thread;
-    if (s->packed)
-        memcpy(out, rows, (end - begin) * s->row_bytes);
-    else
-        product_pack_rows(s->desc->type, s->desc->n_cols, rows, end - begin, out);
+    product_pack_rows(s->desc->type, s->desc->n_cols, s->rows + begin * s->row_bytes, end - begin,
+                      s->packed + begin * s->packed_row_bytes);
 }
 
-static void pack(struct gpu_device *gpu, const struct row_source *source, size_t first, size_t n,
-                 uint8_t *out)
-{
-    enum { GRAIN_BYTES = 64 << 10 };
-    struct pack_share share = {source, first, out};
-    pool_for(gpu->base.pool, n, GRAIN_BYTES / source->row_bytes + 1, pack_range, &share);
-}
+enum { GRAIN_BYTES = 64 << 10 };
 
-// The threads fill one stage while the device takes the ones before.
-static fathom_status send_rows(struct gpu_device *gpu, const struct row_source *source,
-                               uint8_t *dev)
+// The threads pack one stage while the device takes the ones before.
+static fathom_status send_rows(struct gpu_device *gpu, const struct weight_desc *desc,
+                               const struct weight *weight)
 {
-    const size_t row_bytes = source->packed_row_bytes, n_rows = source->desc->n_rows;
-    const size_t n_fit = gpu->staging.stage_bytes / row_bytes;
+    const size_t n_fit = gpu->staging.stage_bytes / weight->row_bytes;
+    const size_t row_bytes = dtype_row_bytes(desc->type, desc->n_cols);
     if (n_fit == 0)
         return status_set(FATHOM_ENOMEM,
                           "%s: a row of %zu bytes, and only %zu could be pinned at a time for "
                           "copies to the GPU: raise the limit of locked memory (ulimit -l)",
-                          source->desc->name, row_bytes, gpu->staging.stage_bytes);
-    for (size_t row = 0, n; row < n_rows; row += n) {
+                          desc->name, weight->row_bytes, gpu->staging.stage_bytes);
+    for (size_t row = 0, n; row < desc->n_rows; row += n) {
         void *stage;
-        n = n_rows - row < n_fit ? n_rows - row : n_fit;
+        n = desc->n_rows - row < n_fit ? desc->n_rows - row : n_fit;
         FATHOM_TRY(gpu_staging_begin(&gpu->staging, &stage));
-        pack(gpu, source, row, n, stage);
-        FATHOM_TRY(
-            gpu_staging_send(&gpu->staging, gpu->stream, dev + row * row_bytes, n * row_bytes));
+        struct pack_share share = {desc, (const uint8_t *)desc->rows + row * row_bytes, stage,
+                                   row_bytes, weight->row_bytes};
+        pool_for(gpu->base.pool, n, GRAIN_BYTES / row_bytes + 1, pack_range, &share);
+        FATHOM_TRY(gpu_staging_send(&gpu->staging, gpu->stream,
+                                    weight->dev + row * weight->row_bytes, n * weight->row_bytes));
     }
     return FATHOM_OK;
 }
 
-fathom_status gpu_linear_invite(struct gpu_device *gpu, const struct weight *weight)
-{
-    struct weight_desc desc = weight->desc;
-    desc.name = "a weight in RAM";
-    const struct row_source source = {&desc, weight->ram, true, weight->row_bytes,
-                                      weight->row_bytes};
-    return send_rows(gpu, &source, gpu->dev_guest);
-}
-
-// Room for the largest weight that stays in RAM. Nothing that uses it is under way while a model is
-// opened but products of others: CUDA waits for them.
+// Room for the largest weight in RAM. It stays until the device is closed.
 static fathom_status reserve_guest(struct gpu_device *gpu, size_t bytes)
 {
     void *dev;
     if (bytes <= gpu->guest_bytes) return FATHOM_OK;
-    (void)cudaFree(gpu->dev_guest);
-    gpu->dev_guest = NULL;
-    gpu->guest_bytes = 0;
     FATHOM_TRY(gpu_take(bytes, "weights that come from RAM", &dev));
+    (void)cudaFree(gpu->dev_guest); // waits for products that read it
     gpu->dev_guest = dev;
     gpu->guest_bytes = bytes;
+    return FATHOM_OK;
+}
+
+static fathom_status keep_in_ram(struct gpu_device *gpu, const struct weight_desc *desc,
+                                 struct weight *weight)
+{
+    const size_t row_bytes = dtype_row_bytes(desc->type, desc->n_cols);
+    void *ram;
+    FATHOM_TRY(reserve_guest(gpu, weight_bytes(weight)));
+    FATHOM_TRY(mem_reserve(weight_bytes(weight), MEM_PAGES_HUGE, desc->name, &ram));
+    weight->ram = ram;
+    struct pack_share share = {desc, desc->rows, ram, row_bytes, weight->row_bytes};
+    pool_for(gpu->base.pool, desc->n_rows, GRAIN_BYTES / row_bytes + 1, pack_range, &share);
     return FATHOM_OK;
 }
 
@@ -133,16 +116,12 @@ static fathom_status weight_open(fathom_device *device, const struct weight_desc
     FATHOM_TRY(new_weight(desc, &w));
     w->desc.rows = NULL;
     w->row_bytes = product_layout_of(desc->type, desc->n_cols).row_bytes;
-    const struct row_source source = {desc, desc->rows, false,
-                                      dtype_row_bytes(desc->type, desc->n_cols), w->row_bytes};
     if (desc->in_ram) {
-        FATHOM_CHECK(mem_new(desc->n_rows, w->row_bytes, desc->name, &w->ram), out);
-        FATHOM_CHECK(reserve_guest(gpu, desc->n_rows * w->row_bytes), out);
-        pack(gpu, &source, 0, desc->n_rows, w->ram);
+        FATHOM_CHECK(keep_in_ram(gpu, desc, w), out);
     } else {
-        FATHOM_CHECK(gpu_take(desc->n_rows * w->row_bytes, desc->name, &dev), out);
+        FATHOM_CHECK(gpu_take(weight_bytes(w), desc->name, &dev), out);
         w->dev = dev;
-        FATHOM_CHECK(send_rows(gpu, &source, w->dev), out);
+        FATHOM_CHECK(send_rows(gpu, desc, w), out);
     }
     *weight = w;
     return FATHOM_OK;

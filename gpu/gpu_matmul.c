@@ -179,14 +179,14 @@ static fathom_status multiply_here(const struct gpu_device *gpu,
 fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args)
 {
     struct gpu_device *gpu = (struct gpu_device *)device;
-    uint32_t n_here = 0;
+    bool in_ram = false;
     FATHOM_TRY(gpu_enter(gpu));
     if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
         return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
                           MATMUL_PRODUCTS_MAX);
     for (uint32_t i = 0; i < args->n_products; i++)
-        n_here += args->products[i].weight->ram == NULL;
-    if (n_here == args->n_products) return multiply_here(gpu, args);
+        in_ram = in_ram || args->products[i].weight->ram != NULL;
+    if (!in_ram) return multiply_here(gpu, args);
     // There is room for one guest: one after the other.
     for (uint32_t i = 0; i < args->n_products; i++) {
         struct matmul_many_args one = *args;
@@ -195,8 +195,9 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
         one.products[0] = args->products[i];
         one.products[0].weight = &guest;
         if (guest.ram != NULL) {
-            FATHOM_TRY(gpu_linear_invite(gpu, &guest));
             guest.dev = gpu->dev_guest;
+            FATHOM_TRY(gpu_staging_upload(&gpu->staging, gpu->stream, guest.dev, guest.ram,
+                                          weight_bytes(&guest)));
         }
         FATHOM_TRY(multiply_here(gpu, &one));
     }

@@ -32,10 +32,15 @@ struct gpu_device {
 struct weight {
     struct weight_desc desc; // name and rows are not kept
     struct weight *table;    // of the host's device; NULL: no table
-    uint8_t *dev;            // packed rows (gpu/product_rows.h); NULL for a table, and in RAM
-    uint8_t *ram;            // packed rows in the host's memory; NULL: on the device
-    size_t row_bytes;        // of them
+    uint8_t *dev;     // packed rows (gpu/product_rows.h); NULL if they are in RAM, and of a table
+    uint8_t *ram;     // packed rows in the host's memory, or NULL
+    size_t row_bytes; // of them
 };
+
+static inline size_t weight_bytes(const struct weight *weight)
+{
+    return weight->desc.n_rows * weight->row_bytes;
+}
 
 // Every operation begins with it: what CUDA calls the current device belongs to the thread.
 static inline fathom_status gpu_enter(const struct gpu_device *gpu)
@@ -49,8 +54,6 @@ fathom_status gpu_take(size_t bytes, const char *what, void **dev);
 
 // ---- gpu_linear.c -------------------------------------------------------------------------------
 extern const struct linear_ops gpu_linear_ops;
-// Queues the copy of a weight in RAM to dev_guest.
-fathom_status gpu_linear_invite(struct gpu_device *gpu, const struct weight *weight);
 
 // ---- gpu_matmul.c -------------------------------------------------------------------------------
 fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args);

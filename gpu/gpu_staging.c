@@ -15,7 +15,7 @@ static uint8_t *stage_at(const struct gpu_staging *staging, uint32_t i)
     return staging->pinned + i * staging->stage_bytes;
 }
 
-fathom_status gpu_staging_open(struct gpu_staging *staging, size_t bytes)
+fathom_status gpu_staging_open(struct gpu_staging *staging, struct pool *pool, size_t bytes)
 {
     cudaError_t error = cudaErrorMemoryAllocation;
     void *pinned = NULL;
@@ -33,6 +33,7 @@ fathom_status gpu_staging_open(struct gpu_staging *staging, size_t bytes)
                           GPU_STAGES * STAGE_BYTES_MIN >> 10);
     FATHOM_TRY(gpu_status(error, "cudaMallocHost"));
     staging->pinned = pinned;
+    staging->pool = pool;
     for (uint32_t i = 0; i < GPU_STAGES; i++)
         GPU_TRY(cudaEventCreateWithFlags, &staging->free[i], cudaEventDisableTiming);
     return FATHOM_OK;
@@ -69,6 +70,23 @@ fathom_status gpu_staging_send(struct gpu_staging *staging, cudaStream_t stream,
     return mark(staging, stream);
 }
 
+enum { PIECE_BYTES = 256 << 10 }; // of a stage, for a thread
+
+struct copy_share {
+    uint8_t *to;
+    const uint8_t *from;
+    size_t bytes;
+};
+
+static void copy_range(void *arg, size_t begin, size_t end, uint32_t thread)
+{
+    const struct copy_share *s = arg;
+    const size_t at = begin * PIECE_BYTES;
+    (void)thread;
+    memcpy(s->to + at, s->from + at,
+           end * PIECE_BYTES < s->bytes ? (end - begin) * PIECE_BYTES : s->bytes - at);
+}
+
 fathom_status gpu_staging_upload(struct gpu_staging *staging, cudaStream_t stream, void *dev,
                                  const void *host, size_t bytes)
 {
@@ -76,7 +94,8 @@ fathom_status gpu_staging_upload(struct gpu_staging *staging, cudaStream_t strea
         void *stage;
         n = bytes - done < staging->stage_bytes ? bytes - done : staging->stage_bytes;
         FATHOM_TRY(gpu_staging_begin(staging, &stage));
-        memcpy(stage, (const uint8_t *)host + done, n);
+        struct copy_share share = {stage, (const uint8_t *)host + done, n};
+        pool_for(staging->pool, (n + PIECE_BYTES - 1) / PIECE_BYTES, 1, copy_range, &share);
         FATHOM_TRY(gpu_staging_send(staging, stream, (uint8_t *)dev + done, n));
     }
     return FATHOM_OK;

@@ -6,11 +6,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include "src/base/pool.h"
 #include "src/base/status.h"
 
 enum { GPU_STAGES = 4 };
 
 struct gpu_staging {
+    struct pool *pool;            // whose threads fill a stage
     uint8_t *pinned;              // [GPU_STAGES][stage_bytes]
     size_t stage_bytes;           // of one
     cudaEvent_t free[GPU_STAGES]; // when the copy that uses it is done
@@ -19,7 +21,8 @@ struct gpu_staging {
 
 // Pins at most `bytes`, or as much of that as the system lets it. *staging is zero before; close it
 // whatever comes back.
-FATHOM_MUST_USE fathom_status gpu_staging_open(struct gpu_staging *staging, size_t bytes);
+FATHOM_MUST_USE fathom_status gpu_staging_open(struct gpu_staging *staging, struct pool *pool,
+                                               size_t bytes);
 // Nothing of it may be under way.
 void gpu_staging_close(struct gpu_staging *staging);
 

@@ -11,7 +11,7 @@ struct output {
     char pending[4];
     size_t n_pending;
     char last;        // last byte written, '\0' before the first
-    bool whole_lines; // nothing leaves before its line ends: another's line may come between
+    bool whole_lines; // leaves at the end of a line: another's may come between
 };
 
 // Writes text and flushes (with whole_lines: at the end of a line), less an unfinished character at

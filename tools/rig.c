@@ -9,11 +9,10 @@
 #include "tools/interrupt.h"
 #include "tools/kv_report.h"
 #include "tools/output.h"
-#include "tools/rig_layers.h"
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20 };
+enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
     .device = "cpu", // not auto, while no GPU has run the CUDA device
@@ -82,6 +81,14 @@ static bool report_load(uint64_t done, uint64_t total, void *user)
     return !interrupt_seen();
 }
 
+static int32_t choose_kv_type(const struct rig_options *options)
+{
+    const char *name = options->type_k != NULL ? options->type_k : options->type_default;
+    if (options->kv.type != NULL && options->kv.type[0] != 'q') name = options->kv.type;
+    if (strcmp(name, "f32") == 0) return FATHOM_TYPE_F32;
+    return strcmp(name, "bf16") == 0 ? FATHOM_TYPE_BF16 : FATHOM_TYPE_F16;
+}
+
 static int open_model(struct rig *rig, const struct rig_options *options)
 {
     if (options->path == NULL) return say_error("no model: give -m FILE");
@@ -94,7 +101,8 @@ static int open_model(struct rig *rig, const struct rig_options *options)
     params.progress_user = &progress;
     params.overrides = options->overrides.items;
     params.n_overrides = options->overrides.n;
-    SAY_TRY(rig_place_layers(rig, options, &params));
+    params.fit_kv_type = choose_kv_type(options);
+    rig_place_layers(options, &params);
     int code = say_status(fathom_model_open(options->path, &params, &rig->model));
     progress_end(&progress);
     if (code == EXIT_GOOD) rig->info = fathom_model_info(rig->model);
@@ -204,19 +212,23 @@ void rig_say_unpicked(const struct rig *rig)
 }
 
 // Tokens whose rows fit into RAM, beside the weights, and onto the disk, which takes what a limited
-// RAM does not. Or into what the weights left free on a GPU, but for an eighth, for activations.
-static uint64_t count_fitting(const struct rig *rig, const struct fathom_runner_params *params)
+// RAM does not. Or into what the weights and a runner leave free on a GPU.
+static uint64_t count_fitting(const struct rig *rig, const struct rig_options *options,
+                              const struct fathom_runner_params *params)
 {
     const struct fathom_model_info *info = rig->info;
     const uint64_t machine_bytes = block_machine_bytes();
     const uint64_t device_bytes = fathom_device_free_bytes(rig->device);
     uint64_t bytes = params->kv.host_bytes > 0 ? params->kv.disk_bytes : 0;
     if (machine_bytes > info->weight_bytes) bytes += machine_bytes - info->weight_bytes;
-    if (device_bytes > 0) bytes = device_bytes - device_bytes / 8;
+    const uint64_t kept =
+        device_bytes / FATHOM_FIT_MARGIN + fathom_runner_bytes(rig->model, options->n_batch);
+    if (device_bytes > 0) bytes = device_bytes > kept ? device_bytes - kept : 0;
     uint64_t bits = params->kv_type == FATHOM_TYPE_F32 ? 32 : 16;
     if (params->kv.codec != FATHOM_CODEC_PLAIN && params->kv.mode != FATHOM_KV_DENSE)
         bits = (uint64_t)params->kv.codec;
-    return bytes / (rig_token_bits(info, bits) / 8 + 1);
+    const uint64_t values = (uint64_t)info->n_layers * info->n_kv_heads * (info->d_k + info->d_v);
+    return bytes / (values * bits / 8 + 1);
 }
 
 // As asked for, or the model's; but what a file says is no reason to reserve more than there is.
@@ -226,8 +238,8 @@ static uint32_t choose_context(const struct rig *rig, const struct rig_options *
     const uint32_t n_train = rig->info->n_tokens_train;
     const uint32_t n_wanted = options->n_ctx > 0 ? options->n_ctx : n_train;
     const bool warns = rig->log_level >= FATHOM_LOG_WARN;
-    uint64_t n = count_fitting(rig, params);
-    n = n > RIG_CTX_LEAST ? n & ~1023ull : RIG_CTX_LEAST; // a round number, for it is an estimate
+    uint64_t n = count_fitting(rig, options, params);
+    n = n > N_CTX_LEAST ? n & ~1023ull : N_CTX_LEAST; // a round number, for it is an estimate
     if (n >= n_wanted) return n_wanted;
     if (options->n_ctx > 0) {
         if (warns)
@@ -257,7 +269,7 @@ static int open_runner(struct rig *rig, const struct rig_options *options)
 {
     struct fathom_runner_params params;
     fathom_runner_params_init(&params, rig->model);
-    params.kv_type = rig_kv_type(options);
+    params.kv_type = choose_kv_type(options);
     SAY_TRY(kv_flags_read(&options->kv, &params.kv, &params.kv_type));
     SAY_TRY(kv_flags_check_layers(&options->kv, rig->info->n_layers));
     choose_rope(options, rig->info->n_tokens_train, &params.rope);

@@ -69,6 +69,13 @@ int rig_list_devices(void);
 // What can be told before it is opened.
 int rig_check_device(const struct rig_options *options);
 
+// Sets how many layers' weights a GPU is to hold: what -ngl says, or what leaves room for the
+// context.
+void rig_place_layers(const struct rig_options *options, struct fathom_model_params *params);
+
+// Says of the open model which weights a GPU does not hold.
+void rig_say_placement(const struct rig *rig, const struct rig_options *options);
+
 // Opens the device alone.
 int rig_open_device(struct rig *rig, const struct rig_options *options);
 

@@ -104,3 +104,26 @@ int rig_open_device(struct rig *rig, const struct rig_options *options)
     params.log_user = &rig->log_level;
     return say_status(fathom_device_open(&params, &rig->device));
 }
+
+void rig_place_layers(const struct rig_options *options, struct fathom_model_params *params)
+{
+    const int64_t n = options->n_gpu_layers;
+    params->n_device_layers = n < 0                   ? FATHOM_LAYERS_FIT
+                              : n < FATHOM_LAYERS_FIT ? (uint32_t)n
+                                                      : FATHOM_LAYERS_ALL;
+    if (options->n_ctx > 0) params->n_fit_tokens = options->n_ctx;
+    params->n_fit_batch = options->n_batch;
+}
+
+void rig_say_placement(const struct rig *rig, const struct rig_options *options)
+{
+    const struct fathom_model_info *info = rig->info;
+    if (rig->log_level < FATHOM_LOG_WARN) return;
+    if (options->n_gpu_layers > 0 && fathom_device_free_bytes(rig->device) == 0)
+        say_note("-ngl: makes no difference without a GPU (--device)");
+    if (info->n_device_layers < info->n_layers)
+        say_note("weights of %u of %u layers, %.1f MiB, stay in RAM and are copied to the GPU in "
+                 "every pass",
+                 info->n_layers - info->n_device_layers, info->n_layers,
+                 (double)info->streamed_bytes / 1048576);
+}

@@ -264,7 +264,8 @@ SIMD_INLINE void run_quant_tile(int32_t type, const struct matmul_args *args, ui
 }
 
 // One token meets one panel after the other: a single stream, which the processor follows over the
-// end of a panel (four panels by turns read a tenth to a third slower).
+// end of a panel (tools/peers/README.md has what else was tried). It has a loop of its own so that
+// the number of tokens is a constant there.
 SIMD_INLINE void run_quant_tiles(int32_t type, const struct matmul_args *args)
 {
     for (uint32_t row = 0; args->n_tokens == 1 && row < args->n_rows; row += ROWS)

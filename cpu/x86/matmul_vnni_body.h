@@ -22,6 +22,7 @@ enum {
     PREFETCH_BYTES = 8192,   // ahead in the panels
 };
 
+// To the first-level cache, and that far: what read fastest (tools/peers/README.md).
 static ALWAYS_INLINE void prefetch_bytes(const uint8_t *at, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += VECTOR)
@@ -71,7 +72,8 @@ static ALWAYS_INLINE void run_tile(const int32_t type, const struct matmul_args 
 }
 
 // One token meets one panel after the other: a single stream, which the processor follows over the
-// end of a panel (four panels by turns read Q8_0 a tenth slower).
+// end of a panel (tools/peers/README.md has what else was tried). It has a loop of its own so that
+// the number of tokens is a constant there.
 static ALWAYS_INLINE void run(const int32_t type, const struct matmul_args *args)
 {
     size_t tile_tokens = TILE_BYTES / x_row_bytes(args->n_cols);

@@ -26,6 +26,8 @@ typedef struct fathom_model fathom_model;
 
 #define FATHOM_LAYERS_ALL UINT32_MAX
 #define FATHOM_LAYERS_FIT (UINT32_MAX - 1)
+// Of a device's free memory this part, 1 / 32, is not counted on.
+#define FATHOM_FIT_MARGIN 32
 
 struct fathom_model_params {
     uint32_t struct_bytes;
@@ -36,10 +38,13 @@ struct fathom_model_params {
     uint32_t n_overrides;         // (llama.cpp's --override-kv), applied to the metadata
     // Layers, the last ones, whose weights a device's own memory holds (llama.cpp's n_gpu_layers).
     // Those of the others stay in RAM and are copied in every pass. FATHOM_LAYERS_ALL (default), or
-    // FATHOM_LAYERS_FIT: as many as leave about reserve_bytes of that memory free. Of no meaning to
-    // a device that works in the host's memory.
+    // FATHOM_LAYERS_FIT: as many as leave room for a cache of n_fit_tokens tokens (default 4096) of
+    // fit_kv_type (FATHOM_TYPE_F16) and for a runner of n_fit_batch (512). Of no meaning to a
+    // device that works in the host's memory.
     uint32_t n_device_layers;
-    uint64_t reserve_bytes;
+    uint32_t n_fit_tokens;
+    uint32_t n_fit_batch;
+    int32_t fit_kv_type;
 };
 
 struct fathom_model_info {
@@ -59,7 +64,7 @@ struct fathom_model_info {
     uint64_t n_parameters;    // of the tensors in the file
     uint64_t weight_bytes;    // of the tensors in the file
     uint32_t n_device_layers; // of a model with weights: see fathom_model_params
-    uint64_t streamed_bytes;  // of the other layers' tensors, which every pass copies
+    uint64_t streamed_bytes;  // of the weights that every pass copies, as the file has them
     int32_t bos_id;           // -1: none; likewise below
     int32_t eos_id;
     bool add_bos;            // the tokenizer wants BOS before a text
@@ -158,6 +163,9 @@ FATHOM_API void fathom_runner_params_init(struct fathom_runner_params *params,
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_open(
     const fathom_model *model, const struct fathom_runner_params *params, fathom_runner **runner);
 FATHOM_API void fathom_runner_close(fathom_runner **runner);
+
+// Bytes of the device's memory that a runner of that n_batch takes beside its cache.
+FATHOM_API uint64_t fathom_runner_bytes(const fathom_model *model, uint32_t n_batch);
 
 // The runner's KV engine: for fathom_seq_create, fathom_seq_truncate and the like.
 FATHOM_API fathom_engine *fathom_runner_engine(fathom_runner *runner);

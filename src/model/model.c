@@ -12,6 +12,9 @@ void fathom_model_params_init(struct fathom_model_params *params)
     memset(params, 0, sizeof *params);
     params->struct_bytes = sizeof *params;
     params->n_device_layers = FATHOM_LAYERS_ALL;
+    params->n_fit_tokens = 4096;
+    params->n_fit_batch = 512;
+    params->fit_kv_type = FATHOM_TYPE_F16;
 }
 
 static fathom_status read_vocab(struct fathom_model *model)

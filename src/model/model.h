@@ -54,11 +54,10 @@ struct fathom_model {
 // or a feature that the runner lacks.
 FATHOM_MUST_USE fathom_status hparams_read(struct fathom_model *model);
 
-// placement.c: the layers, the last ones, whose weights the device is to hold, and the bytes of
-// layers begin to end - 1 in the file.
-uint32_t placement_count(const struct fathom_model *model,
-                         const struct fathom_model_params *params);
-uint64_t placement_layers_bytes(const struct fathom_model *model, uint32_t begin, uint32_t end);
+// placement.c: how many layers' weights the device is to hold, those of the last.
+FATHOM_MUST_USE fathom_status placement_choose(const struct fathom_model *model,
+                                               const struct fathom_model_params *params,
+                                               uint32_t *n_device_layers);
 
 // weights.c: opens every tensor that the architecture needs, on model->device.
 FATHOM_MUST_USE fathom_status weights_open(struct fathom_model *model,

@@ -70,38 +70,47 @@ static fathom_status open_engine(struct fathom_runner *runner,
     return fathom_engine_open(runner->model->device, &engine, &runner->engine);
 }
 
-static fathom_status open_buffers(struct fathom_runner *runner)
+// Lays out the buffers of n_batch tokens one behind the other from `block`; returns their bytes.
+static size_t place_buffers(struct fathom_runner *runner, const struct fathom_model_info *info,
+                            size_t n_batch, float *block)
 {
     enum { ALIGN_VALUES = MEM_ALIGN_BYTES / sizeof(float) };
-    const struct fathom_model_info *info = &runner->model->info;
-    const size_t n = runner->n_batch;
     const struct {
         float **buffer;
         size_t n_values;
     } buffers[] = {
-        {&runner->x, n * info->d_model},
-        {&runner->h, n * info->d_model},
-        {&runner->q, n * info->n_heads * info->d_k},
-        {&runner->k, n * info->n_kv_heads * info->d_k},
-        {&runner->v, n * info->n_kv_heads * info->d_v},
-        {&runner->o, n * info->n_heads * info->d_v},
-        {&runner->gate, n * info->d_ff},
-        {&runner->up, n * info->d_ff},
+        {&runner->x, n_batch * info->d_model},
+        {&runner->h, n_batch * info->d_model},
+        {&runner->q, n_batch * info->n_heads * info->d_k},
+        {&runner->k, n_batch * info->n_kv_heads * info->d_k},
+        {&runner->v, n_batch * info->n_kv_heads * info->d_v},
+        {&runner->o, n_batch * info->n_heads * info->d_v},
+        {&runner->gate, n_batch * info->d_ff},
+        {&runner->up, n_batch * info->d_ff},
         {&runner->logits, (size_t)LOGIT_ROWS * info->n_vocab},
     };
     size_t n_values = 0;
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
+        if (block != NULL) *buffers[i].buffer = block + n_values;
         n_values += size_round(buffers[i].n_values, ALIGN_VALUES);
-    runner->dev_bytes = n_values * sizeof(float);
+    }
+    return n_values * sizeof(float);
+}
+
+uint64_t fathom_runner_bytes(const fathom_model *model, uint32_t n_batch)
+{
+    struct fathom_runner none;
+    return place_buffers(&none, &model->info, n_batch, NULL);
+}
+
+static fathom_status open_buffers(struct fathom_runner *runner)
+{
     fathom_device *device = runner->model->device;
     void *block;
+    runner->dev_bytes = (size_t)fathom_runner_bytes(runner->model, runner->n_batch);
     FATHOM_TRY(device->ops->alloc(device, runner->dev_bytes, "activations", &block));
     runner->dev_block = block;
-    float *next = block;
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
-        *buffers[i].buffer = next;
-        next += size_round(buffers[i].n_values, ALIGN_VALUES);
-    }
+    (void)place_buffers(runner, &runner->model->info, runner->n_batch, block);
     return FATHOM_OK;
 }
 

@@ -127,6 +127,7 @@ static fathom_status open_affine(struct loader *loader, const char *name, uint32
     if (t == NULL) return missing(full);
     struct weight_desc desc = describe(full, t);
     desc.in_ram = loader->in_ram;
+    if (desc.in_ram) model->info.streamed_bytes += t->bytes;
     FATHOM_TRY(model->linear->weight_open(model->device, &desc, &affine->weight));
     affine->n_rows = n_rows;
     FATHOM_TRY(count(loader, t));
@@ -225,13 +226,10 @@ fathom_status weights_open(struct fathom_model *model, const struct fathom_model
     FATHOM_TRY(arena_new(&model->arena, model->info.n_layers, sizeof *model->layers, "layers",
                          &model->layers));
     FATHOM_TRY(read_divisors(&loader));
-    const uint32_t n_here = placement_count(model, params);
-    const uint32_t n_in_ram = model->info.n_layers - n_here;
-    model->info.n_device_layers = n_here;
-    model->info.streamed_bytes = placement_layers_bytes(model, 0, n_in_ram);
+    FATHOM_TRY(placement_choose(model, params, &model->info.n_device_layers));
     FATHOM_TRY(open_ends(&loader));
     for (uint32_t i = 0; i < model->info.n_layers; i++) {
-        loader.in_ram = i < n_in_ram;
+        loader.in_ram = i < model->info.n_layers - model->info.n_device_layers;
         FATHOM_TRY(open_layer(&loader, i));
     }
     // Packed copies serve from here on. What else lies in the file comes back when it is touched.

@@ -190,6 +190,13 @@ static void check_types(const int32_t *types, bool in_ram)
         p.n_rows[i] = N_ROWS - 23 * (uint32_t)i;
     }
     open_products(device, &p, in_ram);
+    if (in_ram) {
+        // For which there is no room, which harms no other.
+        const struct weight_desc huge = {"w", FATHOM_TYPE_F32, 1u << 30, N_COLS, NULL, true};
+        struct weight *none = NULL;
+        check_error(device->linear->weight_open(device, &huge, &none), FATHOM_ENOMEM,
+                    "weights that come from RAM: 1048576.0 MiB of GPU memory are needed");
+    }
     check_products(device, &p, 1, false, false);
     check_products(device, &p, 8, true, true);
     check_products(device, &p, 9, true, false);

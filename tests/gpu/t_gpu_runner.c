@@ -3,8 +3,7 @@
 
 #include "tests/gpu/device_rig.h"
 #include "tests/model/story_rig.h"
-#include "tools/rig_layers.h"
-#include "tools/say.h"
+#include "tools/rig.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -72,6 +71,7 @@ static void test_chunks(void **state)
     story_reference(&want, ids);
     fed[0] = 1;
     memcpy(fed + 1, ids, (STORY_STEPS - 1) * sizeof *ids);
+    run_chunks(&emu_modes[0], path, 2, fed, ids);
     for (size_t i = 0; i < emu_n_modes; i++)
         if (!emu_modes[i].swap)
             run_chunks(&emu_modes[i], path, i % 2 == 0 ? FATHOM_LAYERS_ALL : 2, fed, ids);
@@ -79,21 +79,22 @@ static void test_chunks(void **state)
     mem_free(want);
 }
 
-// The layers that a device takes when it is to leave so many bytes free.
-static uint32_t count_layers(const char *path, fathom_device *device, uint64_t reserve_bytes,
-                             uint64_t *streamed_bytes)
+// The layers that a device takes beside a cache of so many tokens, and a runner's bytes.
+static uint32_t count_layers(const char *path, fathom_device *device, uint32_t n_fit_tokens,
+                             uint64_t *streamed_bytes, uint64_t *runner_bytes)
 {
     struct fathom_model_params params;
     fathom_model *model;
     fathom_model_params_init(&params);
     params.device = device;
     params.n_device_layers = FATHOM_LAYERS_FIT;
-    params.reserve_bytes = reserve_bytes;
+    params.n_fit_tokens = n_fit_tokens;
     check_ok(fathom_model_open(path, &params, &model));
     const struct fathom_model_info *info = fathom_model_info(model);
     const uint32_t n = info->n_device_layers;
     assert_true((info->streamed_bytes == 0) == (n == info->n_layers));
     *streamed_bytes = info->streamed_bytes;
+    *runner_bytes = fathom_runner_bytes(model, params.n_fit_batch);
     fathom_model_close(&model);
     return n;
 }
@@ -101,21 +102,28 @@ static uint32_t count_layers(const char *path, fathom_device *device, uint64_t r
 static void test_layers_that_fit(void **state)
 {
     (void)state;
-    uint64_t all_bytes, some_bytes, no_bytes;
+    // A token: 5 layers, 4 KV heads, a key and a value of 8 halves.
+    enum { TOKEN_BYTES = 5 * 4 * (8 + 8) * 2, OUTPUT_BYTES = 512 * 64 * 4, LARGEST = 172 * 64 * 4 };
+    uint64_t all_bytes, some_bytes, no_bytes, runner_bytes;
     const char *path = story_convert("f32");
     emu_begin(&emu_modes[0]);
     fathom_device *device = gpu_rig_open();
+    assert_int_equal(count_layers(path, device, 0, &no_bytes, &runner_bytes), 5);
+    assert_int_equal(count_layers(path, device, UINT32_MAX, &all_bytes, &runner_bytes), 0);
     const uint64_t n_free = fathom_device_free_bytes(device);
-    assert_int_equal(count_layers(path, device, 0, &no_bytes), 5);
-    assert_int_equal(count_layers(path, device, n_free, &all_bytes), 0);
-    assert_in_range(count_layers(path, device, n_free - all_bytes, &some_bytes), 1, 4);
+    const uint64_t left = n_free - n_free / FATHOM_FIT_MARGIN - runner_bytes - OUTPUT_BYTES;
+    // All, if no room is kept for a weight that comes from RAM; then half of them beside it.
+    uint32_t n = (uint32_t)((left - all_bytes - LARGEST / 2) / TOKEN_BYTES);
+    assert_int_equal(count_layers(path, device, n, &no_bytes, &runner_bytes), 5);
+    n = (uint32_t)((left - all_bytes / 2 - LARGEST) / TOKEN_BYTES);
+    assert_in_range(count_layers(path, device, n, &some_bytes, &runner_bytes), 1, 4);
     assert_true(some_bytes > 0 && some_bytes < all_bytes);
     fathom_device_close(&device);
     assert_int_equal(emu_end(), 0);
     unlink(path);
 }
 
-// What -ngl asks for; and without it, room for a context.
+// What -ngl says.
 static void test_layers_asked_for(void **state)
 {
     (void)state;
@@ -123,30 +131,16 @@ static void test_layers_asked_for(void **state)
         int64_t asked;
         uint32_t n;
     } cases[] = {{0, 0}, {3, 3}, {99, 99}, {1ll << 40, FATHOM_LAYERS_ALL}, {-1, FATHOM_LAYERS_FIT}};
-    // 5 layers, 4 KV heads, keys and values of 8 halves.
-    enum { TOKEN_BYTES = 5 * 4 * (8 + 8) * 2 };
-    struct rig_options options = {.path = story_convert("f32"), .type_default = "f16"};
-    struct rig rig = {.device = gpu_rig_host(NULL, NULL)};
     struct fathom_model_params params;
     fathom_model_params_init(&params);
-    assert_int_equal(rig_place_layers(&rig, &options, &params), EXIT_GOOD);
-    assert_int_equal(params.n_device_layers, FATHOM_LAYERS_ALL); // it works in the host's memory
-    fathom_device_close(&rig.device);
-    emu_begin(&emu_modes[0]);
-    rig.device = gpu_rig_open();
-    const uint64_t an_eighth = fathom_device_free_bytes(rig.device) / 8;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        options.n_gpu_layers = cases[i].asked;
-        assert_int_equal(rig_place_layers(&rig, &options, &params), EXIT_GOOD);
+        const struct rig_options options = {
+            .n_gpu_layers = cases[i].asked, .n_ctx = i % 2 == 0 ? 0 : 999, .n_batch = 7};
+        rig_place_layers(&options, &params);
         assert_int_equal(params.n_device_layers, cases[i].n);
+        assert_int_equal(params.n_fit_tokens, i == 0 ? 4096 : 999); // as it was, without -c
+        assert_int_equal(params.n_fit_batch, 7);
     }
-    assert_int_equal(params.reserve_bytes, RIG_CTX_LEAST * TOKEN_BYTES + an_eighth);
-    options.n_ctx = 100000;
-    assert_int_equal(rig_place_layers(&rig, &options, &params), EXIT_GOOD);
-    assert_int_equal(params.reserve_bytes, 100000 * TOKEN_BYTES + an_eighth);
-    fathom_device_close(&rig.device);
-    assert_int_equal(emu_end(), 0);
-    unlink(options.path);
 }
 
 int main(void)

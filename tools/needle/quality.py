@@ -65,7 +65,7 @@ class Measurements:
     def __init__(self, path, fathom, model, options):
         self.path, self.known = path, {}
         self.command = [fathom, "eval"]
-        self.prefill = ["--kv-prefill", options.prefill]
+        self.prefill = options.prefill
         self.flags = ["-m", model, "--questions", str(options.questions), "--seed",
                       str(options.seed), "-o", "json"]
         if os.path.exists(path):
@@ -76,8 +76,8 @@ class Measurements:
 
     def get(self, task, length, setting):
         arguments = [task, *self.flags, "--lengths", length, *flags_of(setting)]
-        if setting is not None:
-            arguments += self.prefill
+        if setting is not None and self.prefill != "dense":
+            arguments += ["--kv-prefill", self.prefill]
         key = " ".join(arguments)
         if key not in self.known:
             run = subprocess.run(self.command + arguments, stdout=subprocess.PIPE, check=False)
