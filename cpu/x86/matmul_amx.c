@@ -87,7 +87,7 @@ static ALWAYS_INLINE void add_tile(const int32_t type, __m512 (*sums)[GROUPS],
             __m512i lower = _mm512_load_si512(dots[t][1][g]);
             sums[t][g] = add_dots(sums[t][g], upper, lower, w[g].scale[0], x_scale);
         }
-        add_offsets(type, sums[t], w, block);
+        add_offsets(type, sums[t], w, GROUPS, block);
         _mm_prefetch((const char *)(block + AHEAD), _MM_HINT_T0);
     }
 }
@@ -124,7 +124,7 @@ static ALWAYS_INLINE void add_blocks(const int32_t type, __m512 (*sums)[GROUPS],
         add_tiles(type, sums, w, quants, x, x_bytes, n_tiled);
     }
     for (uint32_t t = n_tiled; t < n_tokens; t++)
-        add_block(type, sums[t], w, (const struct x_block *)(x + t * x_bytes));
+        add_block(type, sums[t], w, GROUPS, (const struct x_block *)(x + t * x_bytes));
 }
 
 #include "cpu/x86/matmul_vnni_body.h"

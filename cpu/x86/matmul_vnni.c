@@ -11,7 +11,7 @@ static ALWAYS_INLINE void add_blocks(const int32_t type, __m512 (*sums)[GROUPS],
                                      uint32_t n_tokens)
 {
     for (uint32_t t = 0; t < n_tokens; t++, x += x_bytes)
-        add_block(type, sums[t], w, (const struct x_block *)x);
+        add_block(type, sums[t], w, GROUPS, (const struct x_block *)x);
 }
 
 #include "cpu/x86/matmul_vnni_body.h"

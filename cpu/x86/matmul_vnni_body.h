@@ -71,16 +71,37 @@ static ALWAYS_INLINE void run_tile(const int32_t type, const struct matmul_args 
         store_sums(args, row, token + t, sums[t]);
 }
 
-// One token meets one panel after the other: a single stream, which the processor follows over the
-// end of a panel (tools/peers/README.md has what else was tried). It has a loop of its own so that
-// the number of tokens is a constant there.
+// One token, which meets one panel after the other and in it one group after the other: a single
+// stream, in order of addresses, which the processor follows over the end of a panel
+// (tools/peers/README.md has what else was tried).
+static ALWAYS_INLINE void run_lone(const int32_t type, const struct matmul_args *args, uint32_t row)
+{
+    const struct layout layout = layout_of(type);
+    const uint32_t share_bytes = layout.unit_bytes / layout.n_blocks;
+    const uint8_t *unit =
+        (const uint8_t *)args->panels + row / PANEL_ROWS * bytes_of_panel(type, args->n_cols);
+    const struct x_block *x = args->x;
+    __m512 sums[GROUPS] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (size_t at = 0; at < args->n_cols / BLOCK; at += layout.n_blocks, unit += layout.unit_bytes)
+        for (uint32_t block = 0; block < layout.n_blocks; block++, x++) {
+            prefetch_bytes(unit + share_bytes * block + PREFETCH_BYTES, share_bytes);
+#pragma GCC unroll 2
+            for (uint32_t g = 0; g < GROUPS; g++) {
+                struct weights w;
+                unpack_group(type, unit, block, g, &w);
+                add_block(type, &sums[g], &w, 1, x);
+            }
+        }
+    store_sums(args, row, 0, sums);
+}
+
 static ALWAYS_INLINE void run(const int32_t type, const struct matmul_args *args)
 {
     size_t tile_tokens = TILE_BYTES / x_row_bytes(args->n_cols);
     if (tile_tokens > TILE_TOKENS) tile_tokens = TILE_TOKENS;
     tile_tokens = tile_tokens < TOKENS_GRAIN ? TOKENS_GRAIN : tile_tokens & ~(TOKENS_GRAIN - 1);
     for (uint32_t row = 0; args->n_tokens == 1 && row < args->n_rows; row += PANEL_ROWS)
-        run_tile(type, args, row, 0, 1);
+        run_lone(type, args, row);
     for (uint32_t token = 0, n; args->n_tokens > 1 && token < args->n_tokens; token += n) {
         const uint32_t left = args->n_tokens - token;
         n = left < tile_tokens ? left : (uint32_t)tile_tokens;

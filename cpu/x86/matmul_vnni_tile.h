@@ -80,18 +80,19 @@ static ALWAYS_INLINE void unpack_group(const int32_t type, const uint8_t *unit, 
     out->offset = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(out->offset, min));
 }
 
-// Adds the dot products of steps begin .. end with a half of the activations to those of both
+// Adds the dot products of steps begin .. end with a half of the activations to those of the
 // groups.
-static ALWAYS_INLINE void dot_steps(const struct weights *w, const int8_t *q, const uint32_t begin,
-                                    const uint32_t end, __m512i *dots)
+static ALWAYS_INLINE void dot_steps(const struct weights *w, const uint32_t n_groups,
+                                    const int8_t *q, const uint32_t begin, const uint32_t end,
+                                    __m512i *dots)
 {
 #pragma GCC unroll 8
     for (uint32_t j = begin; j < end; j++) {
         int32_t four;
         memcpy(&four, q + 4 * j, sizeof four);
         __m512i x = _mm512_set1_epi32(four);
-        dots[0] = _mm512_dpbusd_epi32(dots[0], w[0].u[j], x);
-        dots[1] = _mm512_dpbusd_epi32(dots[1], w[1].u[j], x);
+        for (uint32_t g = 0; g < n_groups; g++)
+            dots[g] = _mm512_dpbusd_epi32(dots[g], w[g].u[j], x);
     }
 }
 
@@ -123,42 +124,44 @@ static ALWAYS_INLINE __m512 add_dots(__m512 sum, __m512i upper, __m512i lower, _
 
 // Adds the products of steps begin .. end, which have the scales w[].scale[sub], to the sums.
 static ALWAYS_INLINE void add_steps(const int32_t type, __m512 *sums, const struct weights *w,
-                                    const struct x_block *x, __m512i neg_sum, const uint32_t sub,
-                                    const uint32_t begin, const uint32_t end)
+                                    const uint32_t n_groups, const struct x_block *x,
+                                    __m512i neg_sum, const uint32_t sub, const uint32_t begin,
+                                    const uint32_t end)
 {
     const __m512 x_scale = _mm512_set1_ps(x->scale);
     __m512i upper[GROUPS] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     __m512i lower[GROUPS] = {start_at(type, neg_sum), start_at(type, neg_sum)};
-    dot_steps(w, x->q[0], begin, end, upper);
-    dot_steps(w, x->q[1], begin, end, lower);
-    for (uint32_t g = 0; g < GROUPS; g++)
+    dot_steps(w, n_groups, x->q[0], begin, end, upper);
+    dot_steps(w, n_groups, x->q[1], begin, end, lower);
+    for (uint32_t g = 0; g < n_groups; g++)
         sums[g] = add_dots(sums[g], upper[g], lower[g], w[g].scale[sub], x_scale);
 }
 
 // Adds what the offsets of 32 columns make of one token to the sums.
 static ALWAYS_INLINE void add_offsets(const int32_t type, __m512 *sums, const struct weights *w,
-                                      const struct x_block *x)
+                                      const uint32_t n_groups, const struct x_block *x)
 {
     if (!quant_form_of(type).has_min) return;
     __m512 x_sum = _mm512_set1_ps(x->scaled_sum);
-    for (uint32_t g = 0; g < GROUPS; g++)
+    for (uint32_t g = 0; g < n_groups; g++)
         sums[g] = _mm512_fmadd_ps(w[g].offset, x_sum, sums[g]);
 }
 
-// Adds the product of 32 columns and one token to the sums of a panel's rows.
+// Adds the product of 32 columns and one token to the sums of n_groups groups of a panel.
 static ALWAYS_INLINE void add_block(const int32_t type, __m512 *sums, const struct weights *w,
-                                    const struct x_block *x)
+                                    const uint32_t n_groups, const struct x_block *x)
 {
     const struct quant_form form = quant_form_of(type);
     const __m512i neg_sum = _mm512_set1_epi32(x->neg_sum);
     if (form.sub_values == BLOCK) {
-        add_steps(type, sums, w, x, neg_sum, 0, 0, STEPS);
+        add_steps(type, sums, w, n_groups, x, neg_sum, 0, 0, STEPS);
     } else {
         __m512i neg_low = _mm512_set1_epi32(x->neg_sum_low);
-        add_steps(type, sums, w, x, neg_low, 0, 0, STEPS / 2);
-        add_steps(type, sums, w, x, _mm512_sub_epi32(neg_sum, neg_low), 1, STEPS / 2, STEPS);
+        add_steps(type, sums, w, n_groups, x, neg_low, 0, 0, STEPS / 2);
+        add_steps(type, sums, w, n_groups, x, _mm512_sub_epi32(neg_sum, neg_low), 1, STEPS / 2,
+                  STEPS);
     }
-    add_offsets(type, sums, w, x);
+    add_offsets(type, sums, w, n_groups, x);
 }
 
 #endif
