@@ -15,6 +15,7 @@
 #ifndef FATHOM_CPU_X86_ATTEND_BODY_H
 #define FATHOM_CPU_X86_ATTEND_BODY_H
 
+#include "cpu/x86/attend_fetch.h"
 #include "cpu/x86/simd.h"
 
 #include <assert.h>
@@ -25,15 +26,10 @@
 #include "src/iface/kernels.h"
 
 enum {
-    BLOCK_KEYS = 32,
     TILE_ROWS = 64,
     ROWS = 8, // at most, that go together
     D_MAX = 256,
     KEY_STEP = 16, // scores are computed for whole steps of keys
-    LINE_BYTES = 64,
-    AHEAD_BLOCKS = 4, // fetched together
-    AHEAD_KEYS = AHEAD_BLOCKS * BLOCK_KEYS,
-    N_PLACES = 2 * AHEAD_BLOCKS, // of K and of V
 };
 static_assert(KEY_STEP % VEC_LANES == 0 && BLOCK_KEYS % KEY_STEP == 0, "vectors fill a step");
 
@@ -64,9 +60,7 @@ struct attend_step {
     const char *k_tail;    // of the step of keys at n_whole, where a block is not whole steps
     uint32_t n_whole;      // keys of whole steps
     struct key_range keys; // that all these rows see
-    const char *places[N_PLACES]; // the blocks that come next, fetched by turns
-    size_t ahead_at, ahead_end;   // what was and what will be fetched of each, in bytes
-    bool to_first;                // fetched to the first-level cache
+    struct fetch fetch;
 };
 
 SIMD_INLINE size_t value_bytes(int32_t type)
@@ -74,52 +68,10 @@ SIMD_INLINE size_t value_bytes(int32_t type)
     return type == FATHOM_TYPE_F32 ? 4 : 2;
 }
 
-// While AHEAD_BLOCKS blocks are worked on, the next so many are fetched to a cache, as fast as
-// these are read: a line of each place by turns. The hardware streams the page of each place on its
-// own, so the pauses at the beginning of a page hide behind other pages; fetched in the order of
-// the work, every page of K and of V would cost one. On Zen 4 the first-level cache as the aim
-// reads faster than the second, which serves elsewhere: there the first has not been measured.
-SIMD_INLINE void fetch_ahead(struct attend_step *s)
-{
-    if (s->ahead_at >= s->ahead_end) return;
-#pragma GCC unroll 8
-    for (int i = 0; i < N_PLACES; i++)
-        if (s->to_first)
-            _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T0);
-        else
-            _mm_prefetch(s->places[i] + s->ahead_at, _MM_HINT_T1);
-    s->ahead_at += LINE_BYTES;
-}
-
-// How many steps of a loop that reads so many bytes in each have a line of each place to fetch.
-SIMD_INLINE uint32_t fetch_period(size_t step_bytes)
-{
-    return step_bytes < N_PLACES * LINE_BYTES ? (uint32_t)(N_PLACES * LINE_BYTES / step_bytes) : 1;
-}
-
-// Sets out what comes after the AHEAD_KEYS keys from `first` on: nothing where rows lie apart. In
-// place of a block that is not there stands one that the cache has.
-static inline void place_ahead(struct attend_step *s, size_t value_bytes, uint32_t first)
-{
-    const struct attend_args *a = s->args;
-    const bool close =
-        a->k_stride_bytes == a->d_k * value_bytes && a->v_stride_bytes == a->d_v * value_bytes;
-    const bool more = a->n_keys - first > AHEAD_KEYS;
-    s->ahead_at = 0;
-    s->ahead_end = close && more ? BLOCK_KEYS * a->k_stride_bytes : 0;
-    for (uint32_t i = 0; i < AHEAD_BLOCKS; i++) {
-        const size_t key = first + (size_t)(AHEAD_BLOCKS + i) * BLOCK_KEYS;
-        const size_t at = key < a->n_keys ? key : first;
-        s->places[2 * i] = (const char *)a->k + at * a->k_stride_bytes;
-        s->places[2 * i + 1] = (const char *)a->v + at * a->v_stride_bytes;
-    }
-}
-
 // sums[key * n_rows + row] += q[row][c ...] * k[key][c ...] by lanes.
-SIMD_INLINE void dot_columns(int32_t type, int n_rows, const struct attend_step *s, const char *k,
-                             size_t stride_bytes, uint32_t c, size_t n, vec *sums)
+SIMD_INLINE void dot_columns(int32_t type, int n_rows, int n_keys, const struct attend_step *s,
+                             const char *k, size_t stride_bytes, uint32_t c, size_t n, vec *sums)
 {
-    const int n_keys = VEC_LANES / n_rows;
     vec keys[VEC_LANES];
 #pragma GCC unroll 16
     for (int key = 0; key < n_keys; key++)
@@ -139,18 +91,30 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, struct attend_step *s, con
 {
     const uint32_t n_keys = VEC_LANES / (uint32_t)n_rows;
     const uint32_t d = s->args->d_k, d_whole = d - d % VEC_LANES;
-    const uint32_t period = fetch_period(VEC_LANES * n_keys * value_bytes(type));
+    const size_t step_bytes = VEC_LANES * n_keys * value_bytes(type);
+    const uint32_t period = fetch_period(step_bytes);
     vec scale = vec_set1(s->args->scale);
     for (uint32_t key = begin; key < end; key += n_keys, k += n_keys * stride_bytes) {
         vec sums[VEC_LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
-        for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
-            if (c % (VEC_LANES * period) == 0) fetch_ahead(s);
-            dot_columns(type, n_rows, s, k, stride_bytes, c, VEC_LANES, sums);
+        if (n_rows == 1 && s->fetch.in_order) {
+            fetch_in_order(&s->fetch, k, n_keys * stride_bytes);
+#pragma GCC unroll 8
+            for (uint32_t i = 0; i < n_keys; i += 2)
+                for (uint32_t c = 0; c < d_whole; c += VEC_LANES)
+                    dot_columns(type, 1, 2, s, k + i * stride_bytes, stride_bytes, c, VEC_LANES,
+                                sums + i);
+        } else {
+            for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
+                if (c % (VEC_LANES * period) == 0) fetch_by_turns(&s->fetch);
+                fetch_in_order(&s->fetch, k + c * n_keys * value_bytes(type), step_bytes);
+                dot_columns(type, n_rows, n_keys, s, k, stride_bytes, c, VEC_LANES, sums);
+            }
         }
-        if (d_whole < d) dot_columns(type, n_rows, s, k, stride_bytes, d_whole, d - d_whole, sums);
+        if (d_whole < d)
+            dot_columns(type, n_rows, n_keys, s, k, stride_bytes, d_whole, d - d_whole, sums);
         vec_store(s->tile->weights + key * (uint32_t)n_rows, vec_mul(scale, vec_sums(sums)));
     }
 }
@@ -239,8 +203,9 @@ SIMD_INLINE void blend_columns(int32_t type, int n_rows, int n_vecs, struct atte
     const float *weights = s->tile->weights + s->keys.begin * (uint32_t)n_rows;
     const uint32_t period = fetch_period((size_t)n_vecs * vec_bytes);
     for (uint32_t key = s->keys.begin; key < s->keys.end; key++) {
-        if (key % period == 0) fetch_ahead(s);
-        vec values[4];
+        if (key % period == 0) fetch_by_turns(&s->fetch);
+        if (c == 0) fetch_in_order(&s->fetch, v, stride_bytes);
+        vec values[8];
 #pragma GCC unroll 16
         for (int i = 0; i < n_vecs; i++)
             values[i] = vec_load_type_n(type, v + i * vec_bytes, i < n_vecs - 1 ? VEC_LANES : n);
@@ -278,10 +243,13 @@ SIMD_INLINE void attend_rows(int32_t type, int n_rows, struct attend_step *s)
     float factors[ROWS];
     weigh_keys(n_rows, s, factors);
 
-    // As many sums as half the registers hold.
+    // As many sums as half the registers hold, and whole rows of V if they can.
     const int n_vecs = VEC_LANES / n_rows < 4 ? VEC_LANES / n_rows : 4;
+    const uint32_t n_cols = (uint32_t)n_vecs * VEC_LANES;
     uint32_t c = 0;
-    for (; c + (uint32_t)n_vecs * VEC_LANES <= s->args->d_v; c += (uint32_t)n_vecs * VEC_LANES)
+    for (; n_rows == 1 && c + 2 * n_cols <= s->args->d_v; c += 2 * n_cols)
+        blend_columns(type, n_rows, 2 * n_vecs, s, factors, c, VEC_LANES);
+    for (; c + n_cols <= s->args->d_v; c += n_cols)
         blend_columns(type, n_rows, n_vecs, s, factors, c, VEC_LANES);
     for (; c + VEC_LANES <= s->args->d_v; c += VEC_LANES)
         blend_columns(type, n_rows, 1, s, factors, c, VEC_LANES);
@@ -311,7 +279,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     s->k = (const char *)a->k + first * a->k_stride_bytes;
     s->v = (const char *)a->v + first * a->v_stride_bytes;
     s->n_whole = n_keys - n_keys % KEY_STEP;
-    if (first % AHEAD_KEYS == 0) place_ahead(s, value_bytes(type), first);
+    if (first % AHEAD_KEYS == 0) fetch_next(&s->fetch, a, first);
     if (n_keys % KEY_STEP != 0) {
         size_t row_bytes = a->d_k * value_bytes(type);
         memset(s->tile->k_tail, 0, KEY_STEP * row_bytes);
@@ -331,6 +299,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
         }
         n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
         if (s->keys.begin == s->keys.end) continue;
+        s->fetch.first = row == 0;
         if (n == 8) attend_rows(type, 8, s);
         if (n == 4) attend_rows(type, 4, s);
         if (n == 2) attend_rows(type, 2, s);
@@ -355,8 +324,10 @@ static inline void finish_row(const struct attend_args *a, const struct attend_t
 SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
 {
     struct attend_tile *tile = a->scratch;
-    struct attend_step s = {
-        .args = a, .tile = tile, .k_tail = tile->k_tail, .to_first = __builtin_cpu_is("amd") != 0};
+    struct attend_step s = {.args = a,
+                            .tile = tile,
+                            .k_tail = tile->k_tail,
+                            .fetch = fetch_begin(a, value_bytes(type))};
     uint32_t n_rows_all = a->n_tokens * a->group;
     for (uint32_t row = 0; row < n_rows_all; row += TILE_ROWS) {
         uint32_t n_rows = n_rows_all - row < TILE_ROWS ? n_rows_all - row : TILE_ROWS;
@@ -368,7 +339,7 @@ SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
         // The first token sees the least key, the last token the greatest.
         uint32_t begin = find_seen(a, row / a->group, 0, a->n_keys).begin;
         uint32_t end = find_seen(a, (row + n_rows - 1) / a->group, 0, a->n_keys).end;
-        place_ahead(&s, value_bytes(type), begin - begin % AHEAD_KEYS);
+        fetch_next(&s.fetch, a, begin - begin % AHEAD_KEYS);
         for (uint32_t first = begin - begin % BLOCK_KEYS; first < end; first += BLOCK_KEYS)
             attend_block(type, &s, row, n_rows, first,
                          a->n_keys - first < BLOCK_KEYS ? a->n_keys - first : BLOCK_KEYS);
