@@ -30,7 +30,8 @@ static const struct flag needle_flags[] = {
      "say text and questions as a user's messages: llama3, chatml, qwen3, mistral, llama2, phi3, "
      "zephyr; auto: as the model's; default: plain text"},
     {"--min-score", FLAG_FLOAT, OPTION(min_score), "0..1",
-     "exit 1 if fewer than this share of the answers is exact at some length"},
+     "exit 1 if the score is lower at some length: the share of exact answers, or of longgen's "
+     "right lines"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json|jsonl",
      "form of the result; jsonl: a line for each question"},
     {"--kl-dense", FLAG_ON, OPTION(kl_dense), NULL,
@@ -174,7 +175,7 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
         }
         if (code == EXIT_GOOD) code = report_length(rig, widest, &score, rows);
         low = low || (code == EXIT_GOOD && !options->show &&
-                      needle_score_exact(&score) < (double)options->min_score);
+                      needle_score_of(&score) < (double)options->min_score);
         needle_score_free(&score);
         needle_score_free(&dense);
     }

@@ -281,9 +281,12 @@ const struct needle_task needle_tasks[NEEDLE_TASKS] = {
     {
         .name = "longgen",
         .text = "long answers, of which each line needs another needle",
-        .about = "Hides what niah hides and asks for many numbers at once, in a list. An answer\n"
-                 "counts when all its lines are right.",
+        .about =
+            "Hides what niah hides and asks for many numbers at once, in a list. The score is\n"
+            "the share of right lines, for each needs its own needle; an answer is exact when\n"
+            "all its lines are right.",
         .part = "line",
+        .by_part = true,
         .each = "--items",
         .each_text = "needles that a question asks for, and lines of its answer",
         .n_each = 16,

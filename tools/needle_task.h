@@ -28,6 +28,7 @@ struct needle_task {
     const char *text;  // one line for `fathom eval --help`
     const char *about; // for the task's own page
     const char *part;  // what of an answer is counted besides the whole: "digit"
+    bool by_part;      // the score is the share of right parts, else of exact answers
     bool fixed;        // an answer is done as soon as it is as long as the right one
     // The flag that sets maker.n_each, where the task has facts that belong together; NULL.
     const char *each, *each_text;

@@ -154,6 +154,9 @@ static void check_task(size_t task)
     assert_int_equal(cli_integer(row, "exact"), n_exact);
     const json_t *part = json_object_get(row, tasks[task].part);
     assert_true(json_is_real(part) && json_real_value(part) <= 1);
+    const bool by_part = strcmp(tasks[task].part, "line_score") == 0;
+    const double score = by_part ? json_real_value(part) : (double)n_exact / N_QUESTIONS;
+    assert_true(cli_real(row, "score") == score);
     json_decref(rows);
 }
 
