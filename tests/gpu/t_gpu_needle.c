@@ -10,17 +10,20 @@
 
 enum {
     TEXT_BYTES = 1800,
-    N_ASKED = 2,
-    N_VALUES = 6,
+    N_WORDS = 8,
+    N_VALUES = N_WORDS, // one of each adjective
     N_DIGITS = 5,
     N_VOCAB = 258,
     BOS = 256, // the others are bytes
     N_CTX = 2304,
 };
 
-static const char *const adjectives[] = {"amber", "brave", "calm", "crimson", "dusty", "early"};
-static const char *const nouns[] = {"anchor", "badger", "beacon", "bridge", "castle", "comet"};
-static const char *const verbs[] = {"follows", "watches", "finds", "leaves", "guards", "hears"};
+static const char *const adjectives[N_WORDS] = {"amber", "brave", "calm",  "crimson",
+                                                "dusty", "early", "faded", "golden"};
+static const char *const nouns[N_WORDS] = {"anchor", "badger", "beacon", "bridge",
+                                           "castle", "comet",  "dagger", "ember"};
+static const char *const verbs[N_WORDS] = {"follows", "watches", "finds", "leaves",
+                                           "guards",  "hears",   "shows", "takes"};
 
 struct needles {
     char text[TEXT_BYTES + 256];
@@ -31,8 +34,8 @@ static void add_sentence(struct needles *needles, struct rng *rng)
 {
     const size_t used = strlen(needles->text);
     snprintf(needles->text + used, sizeof needles->text - used, "The %s %s %s the %s. ",
-             adjectives[rng_below(rng, 6)], nouns[rng_below(rng, 6)], verbs[rng_below(rng, 6)],
-             nouns[rng_below(rng, 6)]);
+             adjectives[rng_below(rng, N_WORDS)], nouns[rng_below(rng, N_WORDS)],
+             verbs[rng_below(rng, N_WORDS)], nouns[rng_below(rng, N_WORDS)]);
 }
 
 static void write_text(struct needles *needles)
@@ -115,8 +118,8 @@ static void test_needles(void **state)
     check_ok(fathom_runner_open(model, &params, &runner));
     check_ok(fathom_seq_create(fathom_runner_engine(runner), &seq));
     feed(runner, seq, needles.text, true, NULL);
-    for (int i = 0; i < N_ASKED; i++)
-        check_answer(runner, seq, 2 * i + 1, needles.values[2 * i + 1]);
+    for (int i = 0; i < N_VALUES; i++)
+        check_answer(runner, seq, i, needles.values[i]);
     fathom_runner_close(&runner);
     fathom_model_close(&model);
     fathom_device_close(&device);
