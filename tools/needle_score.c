@@ -52,19 +52,19 @@ static double share_of(size_t n_right, size_t n)
     return (double)n_right / (double)n;
 }
 
-static double parts_right(const struct needle_score *score)
+static double share_of_parts(const struct needle_score *score)
 {
     return share_of(score->parts.n_right, score->parts.n);
 }
 
-static double exact_answers(const struct needle_score *score)
+static double share_exact(const struct needle_score *score)
 {
     return share_of(score->n_exact, score->n_questions);
 }
 
-double needle_score_of(const struct needle_score *score)
+double needle_score_share(const struct needle_score *score)
 {
-    return score->task->by_part ? parts_right(score) : exact_answers(score);
+    return score->task->by_part ? share_of_parts(score) : share_exact(score);
 }
 
 // ---- A line for each question -------------------------------------------------------------------
@@ -179,8 +179,8 @@ int needle_score_print_row(const struct needle_score *score)
     char decode[32] = "-"; // where every answer ended at once
     if (score->n_decoded > 0) snprintf(decode, sizeof decode, "%.3f", score->decode.median);
     printf("| %8u | %7u | %9zu | %8.2f | %8.2f | %13.1f | %15s |", score->n_tokens,
-           score->options->n_needles, score->n_questions, 100 * exact_answers(score),
-           100 * parts_right(score), (double)score->n_prefill / score->prefill_ms * 1e3, decode);
+           score->options->n_needles, score->n_questions, 100 * share_exact(score),
+           100 * share_of_parts(score), (double)score->n_prefill / score->prefill_ms * 1e3, decode);
     if (score->kl.n > 0)
         printf(" %8.5f |", score->kl.sum / (double)score->kl.n);
     else if (score->options->kl_dense)
@@ -239,8 +239,8 @@ json_t *needle_score_json(const struct needle_score *score, json_t *kv)
         "task", score->task->name, "seed", (json_int_t)score->options->seed, "chat_template",
         score->options->chat_template, "length", (int)score->n_tokens, "needles",
         (int)score->options->n_needles, "questions", (int)score->n_questions, "exact",
-        (int)score->n_exact, "score", needle_score_of(score), parts, parts_right(score), "prefills",
-        (int)score->n_texts, "prefill_tokens", (int)score->n_prefill, "prefill_ms",
+        (int)score->n_exact, "score", needle_score_share(score), parts, share_of_parts(score),
+        "prefills", (int)score->n_texts, "prefill_tokens", (int)score->n_prefill, "prefill_ms",
         score->prefill_ms, "prefill_ms_per_token", score->prefill_ms / (double)score->n_prefill,
         "decode_ms_per_token", score->n_decoded > 0 ? json_real(score->decode.median) : json_null(),
         "read_kib_per_token_layer", read_kib(score), "kld", build_mean(&score->kl), "kld_tokens",

@@ -55,7 +55,7 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
 int needle_score_print_heads(const struct needle_score *score, json_t *heads);
 
 // Share of exact answers, or of right parts where the task is judged by them.
-double needle_score_of(const struct needle_score *score);
+double needle_score_share(const struct needle_score *score);
 
 void needle_score_print_header(const struct needle_score *score);
 int needle_score_print_row(const struct needle_score *score);

@@ -100,6 +100,7 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, struct attend_step *s, con
         for (int i = 0; i < VEC_LANES; i++)
             sums[i] = vec_zero();
         if (n_rows == 1 && s->fetch.in_order) {
+            // Two keys at a time, whole: nearly in the order of addresses, and two sums overlap.
             fetch_in_order(&s->fetch, k, n_keys * stride_bytes);
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < n_keys; i += 2)
@@ -109,6 +110,7 @@ SIMD_INLINE void score_keys(int32_t type, int n_rows, struct attend_step *s, con
         } else {
             for (uint32_t c = 0; c < d_whole; c += VEC_LANES) {
                 if (c % (VEC_LANES * period) == 0) fetch_by_turns(&s->fetch);
+                // So many of the keys' bytes, for that many are read.
                 fetch_in_order(&s->fetch, k + c * n_keys * value_bytes(type), step_bytes);
                 dot_columns(type, n_rows, n_keys, s, k, stride_bytes, c, VEC_LANES, sums);
             }
@@ -243,7 +245,8 @@ SIMD_INLINE void attend_rows(int32_t type, int n_rows, struct attend_step *s)
     float factors[ROWS];
     weigh_keys(n_rows, s, factors);
 
-    // As many sums as half the registers hold, and whole rows of V if they can.
+    // At most half the registers hold sums. One row takes twice as many columns at a time, so that
+    // V is read more nearly in the order of addresses.
     const int n_vecs = VEC_LANES / n_rows < 4 ? VEC_LANES / n_rows : 4;
     const uint32_t n_cols = (uint32_t)n_vecs * VEC_LANES;
     uint32_t c = 0;
@@ -279,7 +282,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
     s->k = (const char *)a->k + first * a->k_stride_bytes;
     s->v = (const char *)a->v + first * a->v_stride_bytes;
     s->n_whole = n_keys - n_keys % KEY_STEP;
-    if (first % AHEAD_KEYS == 0) fetch_next(&s->fetch, a, first);
+    if (first % AHEAD_KEYS == 0) fetch_place(&s->fetch, a, first);
     if (n_keys % KEY_STEP != 0) {
         size_t row_bytes = a->d_k * value_bytes(type);
         memset(s->tile->k_tail, 0, KEY_STEP * row_bytes);
@@ -287,6 +290,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
             memcpy(s->tile->k_tail + i * row_bytes, s->k + (s->n_whole + i) * a->k_stride_bytes,
                    row_bytes);
     }
+    s->fetch.cold = true;
     for (uint32_t row = 0, n = 0; row < n_rows; row += n) {
         s->first_row = row;
         for (n = 0; n < ROWS && row + n < n_rows; n++) {
@@ -299,11 +303,11 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
         }
         n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
         if (s->keys.begin == s->keys.end) continue;
-        s->fetch.first = row == 0;
         if (n == 8) attend_rows(type, 8, s);
         if (n == 4) attend_rows(type, 4, s);
         if (n == 2) attend_rows(type, 2, s);
         if (n == 1) attend_rows(type, 1, s);
+        s->fetch.cold = false;
     }
 }
 
@@ -339,7 +343,7 @@ SIMD_INLINE void attend_typed(int32_t type, const struct attend_args *a)
         // The first token sees the least key, the last token the greatest.
         uint32_t begin = find_seen(a, row / a->group, 0, a->n_keys).begin;
         uint32_t end = find_seen(a, (row + n_rows - 1) / a->group, 0, a->n_keys).end;
-        fetch_next(&s.fetch, a, begin - begin % AHEAD_KEYS);
+        fetch_place(&s.fetch, a, begin - begin % AHEAD_KEYS);
         for (uint32_t first = begin - begin % BLOCK_KEYS; first < end; first += BLOCK_KEYS)
             attend_block(type, &s, row, n_rows, first,
                          a->n_keys - first < BLOCK_KEYS ? a->n_keys - first : BLOCK_KEYS);

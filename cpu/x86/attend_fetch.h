@@ -2,8 +2,9 @@
 // whichever reads faster on the processor (tools/peers/README.md has what was tried). Only rows
 // that lie one after the other are fetched.
 //
-// AMD: in the order of their use, AHEAD_BYTES before it, to the first-level cache. One query head
-// keeps to that order closely, so the processor follows K and V by itself as well.
+// AMD (measured on Zen 4): in the order of their use, AHEAD_BYTES before that of a row or of a step
+// of rows, to the first-level cache. With one query head the work keeps to the order of addresses,
+// so the processor follows K and V by itself as well.
 //
 // Elsewhere (measured on Intel): while AHEAD_BLOCKS blocks are worked on, the next so many are
 // fetched to the second-level cache, as fast as these are read: a line of each place by turns. The
@@ -27,10 +28,9 @@ enum {
 };
 
 struct fetch {
-    bool in_order; // the way; neither where rows lie apart
-    bool by_turns;
-    bool first; // in order: of the rows of a tile, those that find the block in memory
-    const char *places[N_PLACES]; // the blocks that come next
+    bool in_order, by_turns;      // the way; neither where rows lie apart
+    bool cold;                    // in order: no row of the tile has read the block yet
+    const char *places[N_PLACES]; // by turns: the blocks that come next
     size_t ahead_at, ahead_end;   // what was and what will be fetched of each, in bytes
 };
 
@@ -42,10 +42,10 @@ static inline struct fetch fetch_begin(const struct attend_args *a, size_t value
     return (struct fetch){.in_order = close && amd, .by_turns = close && !amd};
 }
 
-// These bytes are used now: fetches the lines that begin AHEAD_BYTES after each of them.
+// Fetches the lines that begin AHEAD_BYTES after each of these bytes, whose turn it is.
 SIMD_INLINE void fetch_in_order(const struct fetch *f, const char *at, size_t bytes)
 {
-    if (!f->in_order || !f->first) return;
+    if (!f->in_order || !f->cold) return;
     const uintptr_t begin = (uintptr_t)at + AHEAD_BYTES, mask = LINE_BYTES - 1;
     for (uintptr_t line = (begin + mask) & ~mask; line < begin + bytes; line += LINE_BYTES)
         _mm_prefetch((const char *)line, _MM_HINT_T0);
@@ -68,11 +68,12 @@ SIMD_INLINE uint32_t fetch_period(size_t step_bytes)
 
 // Sets out what comes after the AHEAD_KEYS keys from `first` on. In place of a block that is not
 // there stands one that the cache has.
-static inline void fetch_next(struct fetch *f, const struct attend_args *a, uint32_t first)
+static inline void fetch_place(struct fetch *f, const struct attend_args *a, uint32_t first)
 {
+    if (!f->by_turns) return;
     const bool more = a->n_keys - first > AHEAD_KEYS;
     f->ahead_at = 0;
-    f->ahead_end = f->by_turns && more ? BLOCK_KEYS * a->k_stride_bytes : 0;
+    f->ahead_end = more ? BLOCK_KEYS * a->k_stride_bytes : 0;
     for (uint32_t i = 0; i < AHEAD_BLOCKS; i++) {
         const size_t key = first + (size_t)(AHEAD_BLOCKS + i) * BLOCK_KEYS;
         const size_t at = key < a->n_keys ? key : first;

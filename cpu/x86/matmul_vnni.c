@@ -1,6 +1,6 @@
 // Products of quantised weights under AVX-512 VNNI: the algorithm of matmul_vnni_body.h with the
-// weights of 32 columns in 16 registers. Each group of 4 activations, once loaded, serves both
-// groups of rows.
+// weights of 32 columns in 16 registers. Where several tokens meet them, each group of 4
+// activations, once loaded, serves both groups of rows.
 
 #include "cpu/ladder.h"
 

@@ -5,7 +5,8 @@
     quality.py MODEL.gguf --lengths 8k --product      every combination of the settings
     quality.py MODEL.gguf --lengths 128k --axes budget --tasks niah,longgen --prefill sparse
 
-Results go to --log as they come, one object a line, and what is there is not measured again. With
+A task's column is its score in per cent: exact answers, but right lines of longgen. Results go to
+--log as they come, one object a line, and what is there is not measured again. With
 --prefill sparse the texts are read with each setting too, not only the answers written. The
 divergence is from exact attention over the same cache, the coverage that of every tenth decoded
 token, compared with exact attention (and what the selector estimates it at); means over the tasks.
