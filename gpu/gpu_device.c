@@ -71,6 +71,7 @@ static void discard(fathom_device *device, void *dev, size_t bytes)
 static fathom_status upload(fathom_device *device, void *dev, const void *host, size_t bytes)
 {
     struct gpu_device *gpu = of(device);
+    GPU_RANGE("upload");
     FATHOM_TRY(gpu_enter(gpu));
     return gpu_staging_upload(&gpu->staging, gpu->stream, dev, host, bytes);
 }
@@ -86,6 +87,7 @@ static fathom_status tell_lost(struct gpu_device *gpu)
 static fathom_status download(fathom_device *device, void *host, const void *dev, size_t bytes)
 {
     struct gpu_device *gpu = of(device);
+    GPU_RANGE("download");
     FATHOM_TRY(gpu_enter(gpu));
     FATHOM_TRY(tell_lost(gpu));
     return gpu_staging_download(&gpu->staging, gpu->stream, host, dev, bytes);
@@ -127,6 +129,7 @@ static void move(fathom_device *device, void *dev_to, const void *dev_from, size
 static fathom_status sync(fathom_device *device)
 {
     struct gpu_device *gpu = of(device);
+    GPU_RANGE("sync");
     FATHOM_TRY(gpu_enter(gpu));
     FATHOM_TRY(tell_lost(gpu));
     GPU_TRY(cudaStreamSynchronize, gpu->stream);

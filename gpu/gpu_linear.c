@@ -112,6 +112,7 @@ static fathom_status weight_open(fathom_device *device, const struct weight_desc
     struct weight *w = NULL;
     void *dev;
     fathom_status status;
+    GPU_RANGE("weight");
     FATHOM_TRY(gpu_enter(gpu));
     FATHOM_TRY(new_weight(desc, &w));
     w->desc.rows = NULL;
@@ -157,6 +158,7 @@ static fathom_status embed(fathom_device *device, const struct weight *table, co
     struct gpu_device *gpu = (struct gpu_device *)device;
     const size_t row_bytes = table->desc.n_cols * sizeof(float);
     const size_t n_fit = gpu->staging.stage_bytes / row_bytes;
+    GPU_RANGE("embed");
     FATHOM_TRY(gpu_enter(gpu));
     if (n_fit == 0)
         return status_set(FATHOM_ENOMEM,
@@ -182,6 +184,7 @@ static fathom_status rmsnorm(fathom_device *device, const float *dev_x, const fl
 {
     const struct gpu_device *gpu = (const struct gpu_device *)device;
     const struct rmsnorm_args args = {dev_x, dev_weight, dev_out, n_rows, n_cols, eps};
+    GPU_RANGE("rmsnorm");
     FATHOM_TRY(gpu_enter(gpu));
     GPU_TRY(rmsnorm_cuda, &args, gpu->stream);
     return FATHOM_OK;
@@ -191,6 +194,7 @@ static fathom_status swiglu(fathom_device *device, const float *dev_gate, const 
                             float *dev_out, size_t n)
 {
     const struct gpu_device *gpu = (const struct gpu_device *)device;
+    GPU_RANGE("swiglu");
     FATHOM_TRY(gpu_enter(gpu));
     GPU_TRY(swiglu_cuda, dev_gate, dev_up, dev_out, n, gpu->stream);
     return FATHOM_OK;

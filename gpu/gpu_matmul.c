@@ -180,6 +180,7 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
 {
     struct gpu_device *gpu = (struct gpu_device *)device;
     bool in_ram = false;
+    GPU_RANGE("matmul");
     FATHOM_TRY(gpu_enter(gpu));
     if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
         return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,

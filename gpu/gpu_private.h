@@ -8,6 +8,7 @@
 
 #include "gpu/gpu_blas.h"
 #include "gpu/gpu_error.h"
+#include "gpu/gpu_range.h"
 #include "gpu/gpu_staging.h"
 #include "src/iface/device.h"
 #include "src/iface/linear.h"
