@@ -101,7 +101,7 @@ static void print_times(const char *what, double median, double p10, double p90)
 static void print_dense(const struct attend_result *r)
 {
     char text[64];
-    print_times("dense, us/token/layer (p10 to p90)", r->dense_median, r->dense_p10, r->dense_p90);
+    print_times("dense, us/token/layer (p10-p90)", r->dense_median, r->dense_p10, r->dense_p90);
     if (r->dense_layers < r->n_layers || r->dense_tokens < r->n_tokens) {
         snprintf(text, sizeof text, "%u layers, %u tokens", r->dense_layers, r->dense_tokens);
         print_row("dense was measured with", text);

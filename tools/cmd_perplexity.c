@@ -156,8 +156,8 @@ static int check_length(const struct scorer *scorer, size_t n_ids)
 {
     size_t n_needed = 2 * (size_t)scorer->n_ctx;
     if (n_ids >= n_needed) return EXIT_GOOD;
-    return say_error("%zu tokens are too few for a context of %u: give at least %zu, or a "
-                     "smaller -c",
+    return say_error("the text has %zu tokens, with its beginning: too few for a context of %u: "
+                     "give at least %zu, or a smaller -c",
                      n_ids, scorer->n_ctx, n_needed);
 }
 

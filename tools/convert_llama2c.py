@@ -154,4 +154,4 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as error:
-        raise SystemExit(f"{error.filename}: {error.strerror}")
+        raise SystemExit(f"convert_llama2c.py: {error.filename}: {error.strerror}")

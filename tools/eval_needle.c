@@ -31,7 +31,7 @@ static const struct flag needle_flags[] = {
      "zephyr; auto: as the model's; default: plain text"},
     {"--min-score", FLAG_FLOAT, OPTION(min_score), "0..1",
      "exit 1 if the score is lower at some length: the share of exact answers, or of longgen's "
-     "right lines"},
+     "right lines; with --dense-too that of the picked"},
     {"-o, --output", FLAG_TEXT, OPTION(format), "md|json|jsonl",
      "form of the result; jsonl: a line for each question"},
     {"--kl-dense", FLAG_ON, OPTION(kl_dense), NULL,
@@ -164,7 +164,8 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
                        const struct needle_options *options, const struct puzzle *widest)
 {
     json_t *rows = json_array();
-    bool low = false;
+    double low_share = 1;
+    uint32_t low_tokens = 0;
     int code = EXIT_GOOD;
     for (uint32_t i = 0; i < options->lengths.n && code == EXIT_GOOD; i++) {
         struct needle_score score, dense = {0};
@@ -174,8 +175,10 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
             score.dense = &dense;
         }
         if (code == EXIT_GOOD) code = report_length(rig, widest, &score, rows);
-        low = low || (code == EXIT_GOOD && !options->show &&
-                      needle_score_share(&score) < (double)options->min_score);
+        if (code == EXIT_GOOD && !options->show && needle_score_share(&score) < low_share) {
+            low_share = needle_score_share(&score);
+            low_tokens = score.n_tokens;
+        }
         needle_score_free(&score);
         needle_score_free(&dense);
     }
@@ -186,8 +189,10 @@ static int run_lengths(struct rig *rig, const struct needle_task *task,
     } else {
         json_decref(rows);
     }
-    if (code == EXIT_GOOD && low)
-        code = say_error("the score is below --min-score %g", (double)options->min_score);
+    if (code == EXIT_GOOD && low_share < (double)options->min_score)
+        code = say_error("eval %s: at %u tokens %.4f of the %s are right: below --min-score %g",
+                         task->name, low_tokens, low_share, task->by_part ? "lines" : "answers",
+                         (double)options->min_score);
     return code;
 }
 
@@ -238,11 +243,12 @@ static int check_options(const struct needle_task *task, const struct needle_opt
     }
     if (longest > RIG_CTX_MAX)
         return say_error("--lengths %u: a context has at most %d tokens", longest, RIG_CTX_MAX);
-    if (options->n_needles == 0 || options->n_questions == 0)
-        return say_error("--needles and --questions must be at least 1");
+    if (options->n_needles == 0) return say_error("--needles 0: must be at least 1");
+    if (options->n_questions == 0) return say_error("--questions 0: must be at least 1");
     if (options->n_needles > longest)
-        return say_error("--needles %u: more than the tokens of the longest text of --lengths",
-                         options->n_needles);
+        return say_error("--needles %u: more than the %u tokens of the longest text: give larger "
+                         "--lengths or fewer --needles",
+                         options->n_needles, longest);
     if (options->n_each == 0 || options->n_each > options->n_needles)
         return say_error("%s %u: must be 1 or more, and no more than --needles %u", task->each,
                          options->n_each, options->n_needles);

@@ -106,15 +106,18 @@ static int print_line(json_t *json)
 }
 
 static int print_question(const struct needle_score *score, const struct puzzle *puzzle,
-                          const struct question *question, const struct needle_kl *kl, bool exact)
+                          const struct question *question, const struct needle_kl *kl, bool exact,
+                          struct judgement judgement)
 {
+    char part[32];
+    snprintf(part, sizeof part, "%s_score", score->task->part);
     const struct turn *last = &puzzle->turns[question->turn + question->n_turns - 1];
-    json_t *line =
-        json_pack("{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b, s:o}", "task", score->task->name,
-                  "length", (int)score->n_tokens, "seed", (json_int_t)score->options->seed, "index",
-                  (int)score->n_questions, "depth", question->depth, "expected",
-                  build_answer(puzzle, last->answer), "got", build_answer(puzzle, last->got),
-                  "exact", exact, "kld", build_mean(kl));
+    json_t *line = json_pack(
+        "{s:s, s:i, s:I, s:i, s:f, s:o, s:o, s:b, s:f, s:o}", "task", score->task->name, "length",
+        (int)score->n_tokens, "seed", (json_int_t)score->options->seed, "index",
+        (int)score->n_questions, "depth", question->depth, "expected",
+        build_answer(puzzle, last->answer), "got", build_answer(puzzle, last->got), "exact", exact,
+        part, share_of(judgement.n_right, judgement.n), "kld", build_mean(kl));
     if (score->options->dense_too)
         json_object_set_new(line, "read",
                             json_string(needle_score_is_dense(score) ? "all" : "picked"));
@@ -149,7 +152,7 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
         exact = exact && asked->right;
     }
     if (strcmp(score->options->format, "jsonl") == 0 && !score->task->by_head)
-        SAY_TRY(print_question(score, puzzle, question, kl, exact));
+        SAY_TRY(print_question(score, puzzle, question, kl, exact, parts));
     score->parts.n += parts.n;
     score->parts.n_right += parts.n_right;
     score->kl.sum += kl->sum;

@@ -288,7 +288,8 @@ const struct needle_task needle_tasks[NEEDLE_TASKS] = {
         .part = "line",
         .by_part = true,
         .each = "--items",
-        .each_text = "needles that a question asks for, and lines of its answer",
+        .each_text = "needles that a question asks for, and lines of its answer; by itself no more "
+                     "than --needles",
         .n_each = 16,
         .make = make_longgen,
         .judge = judge_lines,

@@ -2,6 +2,7 @@
 
 #include "tools/progress.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,8 +83,12 @@ static double estimate_rest_ms(const struct progress *progress, double elapsed_m
     const double lap = (double)units_of_lap(progress);
     const double n_laps = ((double)progress->total - (double)progress->lap_begin.done - lap) / lap;
     if (progress->lap_ms > 0) {
-        const double left_ms = progress->lap_begin.ms + progress->lap_ms - elapsed_ms;
-        return (left_ms > 0 ? left_ms : 0) + n_laps * progress->lap_ms;
+        // As long as the lap before; longer where that time is nearly over and much is left.
+        const double in_lap_ms = elapsed_ms - progress->lap_begin.ms;
+        const double left = 1 - (double)(now.done - progress->lap_begin.done) / lap;
+        const double by_time_ms = progress->lap_ms - in_lap_ms;
+        const double by_share_ms = left * fmax(progress->lap_ms, in_lap_ms);
+        return fmax(by_time_ms, by_share_ms) + n_laps * progress->lap_ms;
     }
     const double left_ms = estimate_lap_ms(progress, &now);
     return left_ms + n_laps * (elapsed_ms + left_ms);

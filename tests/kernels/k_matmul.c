@@ -313,7 +313,12 @@ static int run_bench(const char *type_name)
 {
     const struct dtype *dtype = type_name != NULL ? dtype_find_name(type_name) : NULL;
     if (type_name != NULL && dtype == NULL) {
-        fprintf(stderr, "no type of that name: %s\n", type_name);
+        size_t n;
+        const struct dtype *dtypes = dtype_all(&n);
+        fprintf(stderr, "no type %s; there are", type_name);
+        for (size_t i = 0; i < n; i++)
+            fprintf(stderr, " %s", dtypes[i].name);
+        fprintf(stderr, "\n");
         return 2;
     }
     return matmul_bench(dtype != NULL ? dtype->type : -1);
