@@ -290,7 +290,7 @@ SIMD_INLINE void attend_block(int32_t type, struct attend_step *s, uint32_t row_
             memcpy(s->tile->k_tail + i * row_bytes, s->k + (s->n_whole + i) * a->k_stride_bytes,
                    row_bytes);
     }
-    s->fetch.cold = true;
+    s->fetch.cold = s->fetch.in_order;
     for (uint32_t row = 0, n = 0; row < n_rows; row += n) {
         s->first_row = row;
         for (n = 0; n < ROWS && row + n < n_rows; n++) {

@@ -29,7 +29,7 @@ enum {
 
 struct fetch {
     bool in_order, by_turns;      // the way; neither where rows lie apart
-    bool cold;                    // in order: no row of the tile has read the block yet
+    bool cold;                    // in order, and no row of the tile has read the block yet
     const char *places[N_PLACES]; // by turns: the blocks that come next
     size_t ahead_at, ahead_end;   // what was and what will be fetched of each, in bytes
 };
@@ -45,7 +45,7 @@ static inline struct fetch fetch_begin(const struct attend_args *a, size_t value
 // Fetches the lines that begin AHEAD_BYTES after each of these bytes, whose turn it is.
 SIMD_INLINE void fetch_in_order(const struct fetch *f, const char *at, size_t bytes)
 {
-    if (!f->in_order || !f->cold) return;
+    if (!f->cold) return;
     const uintptr_t begin = (uintptr_t)at + AHEAD_BYTES, mask = LINE_BYTES - 1;
     for (uintptr_t line = (begin + mask) & ~mask; line < begin + bytes; line += LINE_BYTES)
         _mm_prefetch((const char *)line, _MM_HINT_T0);
