@@ -83,12 +83,12 @@ static double estimate_rest_ms(const struct progress *progress, double elapsed_m
     const double lap = (double)units_of_lap(progress);
     const double n_laps = ((double)progress->total - (double)progress->lap_begin.done - lap) / lap;
     if (progress->lap_ms > 0) {
-        // As long as the lap before; longer where that time is nearly over and much is left.
+        // This lap takes as long as the one before; when that time is over, it has a pace itself.
         const double in_lap_ms = elapsed_ms - progress->lap_begin.ms;
-        const double left = 1 - (double)(now.done - progress->lap_begin.done) / lap;
-        const double by_time_ms = progress->lap_ms - in_lap_ms;
-        const double by_share_ms = left * fmax(progress->lap_ms, in_lap_ms);
-        return fmax(by_time_ms, by_share_ms) + n_laps * progress->lap_ms;
+        const double lap_share = (double)(now.done - progress->lap_begin.done) / lap;
+        double lap_ms = progress->lap_ms;
+        if (in_lap_ms > lap_ms && lap_share > 0) lap_ms = in_lap_ms / lap_share;
+        return fmax(lap_ms - in_lap_ms, (1 - lap_share) * lap_ms) + n_laps * lap_ms;
     }
     const double left_ms = estimate_lap_ms(progress, &now);
     return left_ms + n_laps * (elapsed_ms + left_ms);

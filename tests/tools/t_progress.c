@@ -94,6 +94,12 @@ static double rising_in_laps_ms(uint64_t done)
     return rising_ms(done % LAP);
 }
 
+// As a machine that has other work too from the third lap on.
+static double slower_laps_ms(uint64_t done)
+{
+    return done < 2 * LAP ? 1 : 3;
+}
+
 // Runs work of that cost; every ETA that is said is within `factor` of the truth, or 2 seconds,
 // from a share of the time on.
 static void check_eta(double (*cost_ms)(uint64_t), uint64_t lap, double from, double factor)
@@ -139,6 +145,7 @@ static void t_eta(void **state)
     check_eta(rising_ms, 0, 0.0, 1.1);
     check_eta(stepping_ms, 0, 0.1, 1.8); // it cannot know of steps to come
     check_eta(rising_in_laps_ms, LAP, 0.0, 1.2);
+    check_eta(slower_laps_ms, LAP, 0.38, 1.1); // after the time of a lap before
 }
 
 // Nothing is said of the rest while next to nothing is done.
