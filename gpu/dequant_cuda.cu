@@ -1,12 +1,10 @@
-// What stands before and behind the products: rows of weights as floats, activations in 16 bits,
-// and the largest logit.
+// What stands before products: rows of weights as floats, and activations in 16 bits.
 //
 //     kernel    block           bytes moved                           flops
 //     dequant   256 x 8 values  the packed weights, 2 or 4 a value    2 a value
 //     convert   256 values      6 a value                             -
-//     argmax    a row, <= 1024  4 a value                             -
 //
-// All are bound by memory. A thread of dequant has 8 values, of which there are four in a group of
+// Both are bound by memory. A thread of dequant has 8 values, of which there are four in a group of
 // quants: neighbours read 8 bytes each and write 16 or 32.
 
 #include "gpu/product_cuda.h"
@@ -113,45 +111,6 @@ __global__ void __launch_bounds__(GPU_VALUE_THREADS)
         store_value(type, out, i, x[i]);
 }
 
-// ---- The largest logit --------------------------------------------------------------------------
-
-// Orders finite values, and of equal ones the first; 0 is below all, and stands for what is not
-// finite.
-static __device__ __forceinline__ unsigned long long key_of(float logit, uint32_t id)
-{
-    if (!(fabsf(logit) < INFINITY)) return 0;
-    const unsigned bits = __float_as_uint(logit + 0.0f); // -0 is 0
-    const unsigned order = bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
-    return static_cast<unsigned long long>(order) << 32 | ~id;
-}
-
-static __device__ __forceinline__ unsigned long long warp_max_key(unsigned long long key)
-{
-    for (int bit = GPU_WARP / 2; bit > 0; bit /= 2)
-        key = max(key, __shfl_xor_sync(0xffffffffu, key, bit));
-    return key;
-}
-
-__global__ void __launch_bounds__(GPU_ROW_THREADS_MAX)
-    argmax_kernel(const float *logits, uint32_t n_rows, uint32_t n_cols, int32_t *ids)
-{
-    SHARED_ARRAY(unsigned long long, parts, GPU_ROW_THREADS_MAX / GPU_WARP);
-    const unsigned lane = threadIdx.x % GPU_WARP, warp = threadIdx.x / GPU_WARP;
-    for (uint32_t row = blockIdx.x; row < n_rows; row += gridDim.x) {
-        const float *x = logits + static_cast<size_t>(row) * n_cols;
-        unsigned long long best = 0;
-#pragma unroll 4
-        for (size_t c = threadIdx.x; c < n_cols; c += blockDim.x)
-            best = max(best, key_of(x[c], static_cast<uint32_t>(c)));
-        best = warp_max_key(best);
-        if (lane == 0) parts[warp] = best;
-        __syncthreads(); // the parts are there before anyone reads them
-        best = warp_max_key(lane < blockDim.x / GPU_WARP ? parts[lane] : 0ull);
-        if (threadIdx.x == 0) ids[row] = best != 0 ? static_cast<int32_t>(~best) : -1;
-        __syncthreads(); // they are read before the next row writes them
-    }
-}
-
 // ---- Launching ----------------------------------------------------------------------------------
 
 cudaError_t dequant_cuda(const struct dequant_args *args, cudaStream_t stream)
@@ -180,12 +139,4 @@ cudaError_t convert_cuda(int32_t type, const float *x, void *out, size_t n, cuda
     if (type != FATHOM_TYPE_F16 && type != FATHOM_TYPE_BF16) return cudaErrorInvalidValue;
     if (n == 0) return cudaSuccess;
     return LAUNCH(convert_kernel, gpu_grid_values(n), stream, type, x, out, n);
-}
-
-cudaError_t argmax_cuda(const float *logits, uint32_t n_rows, uint32_t n_cols, int32_t *ids,
-                        cudaStream_t stream)
-{
-    if (n_rows == 0) return cudaSuccess;
-    return LAUNCH(argmax_kernel, gpu_grid_rows(n_rows, n_cols), stream, logits, n_rows, n_cols,
-                  ids);
 }

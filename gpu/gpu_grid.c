@@ -33,6 +33,12 @@ struct gpu_grid gpu_grid_warps(size_t n)
     return gpu_grid_values(n < SIZE_MAX / GPU_WARP ? n * GPU_WARP : SIZE_MAX);
 }
 
+struct gpu_grid gpu_grid_slabs(uint32_t n)
+{
+    const uint32_t blocks = n > 0 ? (n - 1) / GPU_SLAB + 1 : 1;
+    return (struct gpu_grid){{blocks, 1, 1}, GPU_SLAB_THREADS, 0};
+}
+
 struct gpu_parts gpu_cut_keys(uint32_t n_keys, size_t n_units, size_t n_wanted, uint32_t least_keys)
 {
     const size_t wanted = n_units < n_wanted ? (n_wanted + n_units - 1) / n_units : 1;

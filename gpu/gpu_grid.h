@@ -17,6 +17,7 @@ struct gpu_grid {
 };
 
 enum { GPU_WARP = 32, GPU_ROW_THREADS_MAX = 1024, GPU_VALUE_THREADS = 256 };
+enum { GPU_SLAB = 2048, GPU_SLAB_THREADS = 256 };
 
 // Kernels go over what is beyond the grid in strides, so a grid may be smaller than the work. No
 // grid is empty: who has no work does not launch.
@@ -27,6 +28,8 @@ struct gpu_grid gpu_grid_rows(size_t n_rows, size_t n_cols);
 struct gpu_grid gpu_grid_values(size_t n);
 // A warp for each item, in blocks of as many threads.
 struct gpu_grid gpu_grid_warps(size_t n);
+// A block for each GPU_SLAB of n < 2^31 values, however many. Not in strides.
+struct gpu_grid gpu_grid_slabs(uint32_t n);
 
 // Keys of attention, cut into n parts of so many keys (a multiple of 64; the last may be shorter).
 struct gpu_parts {

@@ -4,6 +4,7 @@
 #include "src/iface/linear.h"
 
 #include "gpu/gpu_private.h"
+#include "gpu/logits_cuda.h"
 #include "gpu/product_rows.h"
 #include "gpu/vector_cuda.h"
 #include "src/base/dtype.h"
@@ -200,6 +201,22 @@ static fathom_status swiglu(fathom_device *device, const float *dev_gate, const 
     return FATHOM_OK;
 }
 
+static fathom_status best_logits(fathom_device *device, const float *dev_logits, uint32_t n_logits,
+                                 struct logit *best, uint32_t n_best)
+{
+    struct gpu_device *gpu = (struct gpu_device *)device;
+    struct logit *dev_best = (struct logit *)gpu->dev_scratch;
+    const size_t bytes = logits_scratch_bytes(n_logits, n_best) + n_best * sizeof *best;
+    GPU_RANGE("best_logits");
+    FATHOM_TRY(gpu_enter(gpu));
+    if (bytes > gpu->scratch_bytes)
+        return status_set(FATHOM_ENOMEM, "%u logits exceed the scratch of %zu bytes", n_logits,
+                          gpu->scratch_bytes);
+    GPU_TRY(logits_best_cuda, dev_logits, n_logits, dev_best, n_best, dev_best + n_best,
+            gpu->stream);
+    return gpu_staging_download(&gpu->staging, gpu->stream, best, dev_best, n_best * sizeof *best);
+}
+
 const struct linear_ops gpu_linear_ops = {
     .weight_open = weight_open,
     .weight_close = weight_close,
@@ -208,4 +225,5 @@ const struct linear_ops gpu_linear_ops = {
     .matmul = gpu_matmul,
     .rmsnorm = rmsnorm,
     .swiglu = swiglu,
+    .best_logits = best_logits,
 };

@@ -1,5 +1,5 @@
-// Launchers of the kernels of linear algebra: products of few tokens with weights of any type, rows
-// of weights as floats, the largest logit. Pointers are the device's; weights are packed rows
+// Launchers of the kernels of linear algebra: products of few tokens with weights of any type, and
+// rows of weights as floats. Pointers are the device's; weights are packed rows
 // (gpu/product_rows.h), aligned to 16. The same input gives the same bits. Inside gpu/ only: the
 // device makes a status of the error.
 
@@ -71,13 +71,6 @@ cudaError_t dequant_cuda(const struct dequant_args *args, cudaStream_t stream);
 
 // x to FATHOM_TYPE_F16 or BF16, nearest even; NaN stays NaN.
 cudaError_t convert_cuda(int32_t type, const float *x, void *out, size_t n, cudaStream_t stream);
-
-// ---- The largest logit --------------------------------------------------------------------------
-
-// ids[i] = where the largest finite value of logits[i, :] is, the first of equals; -1 where none is
-// finite: what a greedy sampler picks.
-cudaError_t argmax_cuda(const float *logits, uint32_t n_rows, uint32_t n_cols, int32_t *ids,
-                        cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
 // Contract: linear algebra over (quantised) weights, norms and activations, as a model's forward
-// pass needs it. Same queue and same rules as src/iface/device.h.
+// pass needs it. Same queue and same rules as src/iface/device.h; all entries but best_logits are
+// mandatory.
 
 #ifndef FATHOM_SRC_IFACE_LINEAR_H
 #define FATHOM_SRC_IFACE_LINEAR_H
@@ -35,6 +36,13 @@ struct matmul_many_args {
     struct product products[MATMUL_PRODUCTS_MAX];
 };
 
+// One of a row of logits, and where it stands there.
+struct logit {
+    float value;
+    int32_t id;
+};
+enum { LOGITS_BEST_MAX = 256 };
+
 struct linear_ops {
     // Copies and packs the rows; they need not outlive the call.
     fathom_status (*weight_open)(fathom_device *device, const struct weight_desc *desc,
@@ -54,6 +62,11 @@ struct linear_ops {
     // dev_out = silu(dev_gate) * dev_up; dev_out may be either.
     fathom_status (*swiglu)(fathom_device *device, const float *dev_gate, const float *dev_up,
                             float *dev_out, size_t n);
+    // The n_best largest finite values of dev_logits [n_logits] to host memory, the largest first;
+    // of equal ones, the first. Where there are fewer, ids of the others are -1. n_best is 1 to
+    // LOGITS_BEST_MAX. NULL: the device works in the host's memory, where one may as well look.
+    fathom_status (*best_logits)(fathom_device *device, const float *dev_logits, uint32_t n_logits,
+                                 struct logit *best, uint32_t n_best);
 };
 
 // The device's linear operations. Defined in src/kv/wire.c; never NULL.

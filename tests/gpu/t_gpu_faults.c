@@ -129,6 +129,7 @@ static fathom_status use(fathom_device *host, bool *opened)
     const struct weight_desc desc = {"w", FATHOM_TYPE_F32, ROWS, COLS, rows, false};
     const struct weight_desc in_ram = {"v", FATHOM_TYPE_F32, ROWS, COLS, rows, true};
     const int32_t ids[] = {3, 1};
+    struct logit best[2];
     struct weight *weight = NULL, *guest = NULL, *table = NULL;
     fathom_device *device;
     void *dev_x = NULL, *dev_out = NULL, *dev_out2 = NULL;
@@ -156,6 +157,7 @@ static fathom_status use(fathom_device *host, bool *opened)
     FATHOM_CHECK(linear->matmul(device, &args), out);
     FATHOM_CHECK(linear->rmsnorm(device, dev_x, dev_out, dev_x, TOKENS, COLS, 1e-5f), out);
     FATHOM_CHECK(linear->swiglu(device, dev_x, dev_x, dev_x, TOKENS * COLS), out);
+    FATHOM_CHECK(linear->best_logits(device, dev_out, ROWS, best, 2), out);
     ops->move(device, dev_x, (float *)dev_x + COLS, sizeof x / 2);
     FATHOM_CHECK(ops->download(device, out, dev_out, sizeof out), out);
     status = ops->sync(device);

@@ -47,6 +47,19 @@ static void test_warps(void **state)
     assert_int_equal(gpu_grid_warps(SIZE_MAX).blocks[0], BLOCKS_MAX);
 }
 
+static void test_slabs(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n, blocks;
+    } cases[] = {{0, 1}, {1, 1}, {2048, 1}, {2049, 2}, {152064, 75}, {INT32_MAX, 1 << 20}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct gpu_grid grid = gpu_grid_slabs(cases[i].n);
+        assert_int_equal(grid.blocks[0], cases[i].blocks);
+        assert_int_equal(grid.threads, GPU_SLAB_THREADS);
+    }
+}
+
 static void test_rows(void **state)
 {
     (void)state;
@@ -90,10 +103,8 @@ static void test_parts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_warps),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_values), cmocka_unit_test(test_warps), cmocka_unit_test(test_slabs),
+        cmocka_unit_test(test_rows),   cmocka_unit_test(test_parts),
     };
     return check_run("t_gpu_grid", tests, sizeof tests / sizeof tests[0]);
 }
