@@ -2,7 +2,6 @@
 
 #include "tools/generate.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -63,12 +62,11 @@ static int choose_seed(const struct generate_options *options, uint64_t *seed)
     return EXIT_GOOD;
 }
 
-static int list_enders(struct generator *generator)
+static void ban_enders(struct generator *generator)
 {
     const struct rig *rig = generator->rig;
     for (int32_t id = 0; id < (int32_t)rig->info->n_vocab; id++)
-        if (fathom_token_ends(rig->model, id)) SAY_TRY(ids_append(&generator->enders, &id, 1));
-    return EXIT_GOOD;
+        if (fathom_token_ends(rig->model, id)) fathom_sampler_ban(generator->sampler, id);
 }
 
 static struct fathom_sampler_params sampler_params(const struct generate_options *options)
@@ -114,26 +112,30 @@ int generate_open(struct generator *generator, struct rig *rig,
     params.n_repeat = rig->n_ctx;
     if (options->n_repeat >= 0 && options->n_repeat < rig->n_ctx)
         params.n_repeat = (uint32_t)options->n_repeat;
-    if (options->ignore_eos) SAY_TRY(list_enders(generator));
-    return say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler));
+    SAY_TRY(say_status(fathom_sampler_open(&params, rig->info->n_vocab, &generator->sampler)));
+    if (options->ignore_eos) ban_enders(generator);
+    return EXIT_GOOD;
 }
 
 void generate_close(struct generator *generator)
 {
     fathom_sampler_close(&generator->sampler);
     ids_free(&generator->fed);
-    ids_free(&generator->enders);
 }
 
+// Picks the token that follows.
 static int feed(struct generator *generator, const int32_t *ids, size_t n_ids,
-                struct progress *progress)
+                struct progress *progress, int32_t *next_id)
 {
-    SAY_TRY(rig_feed(generator->rig, ids, n_ids, progress));
-    return ids_append(&generator->fed, ids, n_ids);
+    SAY_TRY(rig_feed_pick(generator->rig, ids, n_ids, progress, generator->sampler, next_id));
+    SAY_TRY(ids_append(&generator->fed, ids, n_ids));
+    fathom_sampler_accept(generator->sampler, *next_id);
+    return EXIT_GOOD;
 }
 
-// Brings the sequence from what it holds to ids.
-static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n_ids)
+// Brings the sequence from what it holds to ids, and picks the token that follows.
+static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n_ids,
+                       int32_t *next_id)
 {
     struct rig *rig = generator->rig;
     struct ids *fed = &generator->fed;
@@ -142,7 +144,7 @@ static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n
         return say_error("%zu tokens do not fit the context of %u: give a larger -c", n_ids,
                          rig->n_ctx);
     size_t n_same = 0;
-    // The last token is always fed, for its logits.
+    // The last token is always fed, for what follows it.
     while (n_same < fed->n && n_same + 1 < n_ids && fed->data[n_same] == ids[n_same])
         n_same++;
     SAY_TRY(rig_truncate(rig, n_same));
@@ -152,7 +154,7 @@ static int feed_prompt(struct generator *generator, const int32_t *ids, size_t n
     double start_ms = timer_now_ms();
     struct progress progress;
     progress_begin(&progress, "prefill", "tokens", n_ids - n_same);
-    int code = feed(generator, ids + n_same, n_ids - n_same, &progress);
+    int code = feed(generator, ids + n_same, n_ids - n_same, &progress, next_id);
     progress_end(&progress);
     generator->n_prompt += progress.done;
     generator->prompt_ms += timer_now_ms() - start_ms;
@@ -185,22 +187,11 @@ static int print(struct generator *generator, int32_t id, struct bytes *reply)
     return output_write(&generator->output, text, n);
 }
 
-static int pick(struct generator *generator, int32_t *id)
-{
-    float *logits = generator->rig->logits;
-    for (size_t i = 0; i < generator->enders.n; i++)
-        logits[generator->enders.data[i]] = -INFINITY;
-    SAY_TRY(say_status(fathom_sampler_pick(generator->sampler, logits, id)));
-    fathom_sampler_accept(generator->sampler, *id);
-    return EXIT_GOOD;
-}
-
-static int continue_text(struct generator *generator, struct bytes *reply)
+// From its first token on.
+static int continue_text(struct generator *generator, int32_t id, struct bytes *reply)
 {
     const struct rig *rig = generator->rig;
     for (int64_t n = 0; generator->n_predict < 0 || n < generator->n_predict; n++) {
-        int32_t id;
-        SAY_TRY(pick(generator, &id));
         if (fathom_token_ends(rig->model, id)) return EXIT_GOOD;
         SAY_TRY(print(generator, id, reply));
         if (interrupt_seen()) return EXIT_INTERRUPTED;
@@ -211,7 +202,8 @@ static int continue_text(struct generator *generator, struct bytes *reply)
             say_note("the context of %u tokens is full", rig->n_ctx);
             return EXIT_GOOD;
         }
-        SAY_TRY(feed(generator, &id, 1, NULL));
+        const int32_t fed = id;
+        SAY_TRY(feed(generator, &fed, 1, NULL, &id));
         generator->n_eval++;
     }
     return EXIT_GOOD;
@@ -220,9 +212,10 @@ static int continue_text(struct generator *generator, struct bytes *reply)
 int generate_reply(struct generator *generator, const int32_t *ids, size_t n_ids,
                    struct bytes *reply)
 {
-    SAY_TRY(feed_prompt(generator, ids, n_ids));
+    int32_t id;
+    SAY_TRY(feed_prompt(generator, ids, n_ids, &id));
     double start_ms = timer_now_ms();
-    int code = continue_text(generator, reply);
+    int code = continue_text(generator, id, reply);
     generator->eval_ms += timer_now_ms() - start_ms;
     if (code != EXIT_GOOD && code != EXIT_INTERRUPTED) return code;
     int end_code = output_end(&generator->output, generator->end_lines);

@@ -24,8 +24,7 @@ struct generate_options {
 struct generator {
     struct rig *rig; // borrowed until close
     fathom_sampler *sampler;
-    struct ids fed;    // what the sequence holds
-    struct ids enders; // ids that --ignore-eos keeps from being picked
+    struct ids fed; // what the sequence holds
     struct output output;
     uint64_t seed;
     bool draws; // the seed plays a part

@@ -12,7 +12,7 @@
 #include "tools/say.h"
 #include "tools/timer.h"
 
-enum { ROWS_BYTES_MAX = 256 << 20, N_CTX_LEAST = 4096 };
+enum { N_CTX_LEAST = 4096 };
 
 const struct rig_options rig_defaults = {
     .device = "cpu", // not auto, while no GPU has run the CUDA device
@@ -363,37 +363,4 @@ void rig_close(struct rig *rig)
     fathom_runner_close(&rig->runner);
     fathom_model_close(&rig->model);
     fathom_device_close(&rig->device);
-}
-
-int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress)
-{
-    for (size_t i = 0; i < n_ids;) {
-        uint32_t n = n_ids - i < rig->n_batch ? (uint32_t)(n_ids - i) : rig->n_batch;
-        float *logits = i + n == n_ids ? rig->logits : NULL;
-        SAY_TRY(say_status(fathom_runner_feed(rig->runner, rig->seq, ids + i, n, logits, NULL)));
-        i += n;
-        progress_add(progress, n);
-        if (interrupt_seen()) return EXIT_INTERRUPTED;
-    }
-    return EXIT_GOOD;
-}
-
-float *rig_rows_new(const struct rig *rig, uint32_t *n_rows)
-{
-    size_t row_bytes = rig->info->n_vocab * sizeof(float);
-    size_t n = ROWS_BYTES_MAX / row_bytes;
-    *n_rows = n < 1 ? 1 : n < rig->n_batch ? (uint32_t)n : rig->n_batch;
-    return block_new(*n_rows, row_bytes);
-}
-
-int rig_feed_rows(struct rig *rig, const int32_t *ids, uint32_t n_ids, float *rows)
-{
-    SAY_TRY(say_status(fathom_runner_feed(rig->runner, rig->seq, ids, n_ids, NULL, rows)));
-    return interrupt_seen() ? EXIT_INTERRUPTED : EXIT_GOOD;
-}
-
-int rig_truncate(struct rig *rig, size_t n_keep)
-{
-    fathom_engine *engine = fathom_runner_engine(rig->runner);
-    return say_status(fathom_seq_truncate(engine, rig->seq, (uint32_t)n_keep));
 }

@@ -99,6 +99,10 @@ void rig_close(struct rig *rig);
 // EXIT_INTERRUPTED, between two batches, after an interrupt.
 int rig_feed(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress);
 
+// Feeds them likewise and leaves the sampler's pick in *next_id instead.
+int rig_feed_pick(struct rig *rig, const int32_t *ids, size_t n_ids, struct progress *progress,
+                  fathom_sampler *sampler, int32_t *next_id);
+
 // Memory for *n_rows rows of logits: a batch, or fewer where the vocabulary is large. To be freed
 // with block_free; NULL after saying so when there is none.
 float *rig_rows_new(const struct rig *rig, uint32_t *n_rows);

@@ -4,8 +4,8 @@
 //     fathom_tokenize(model, text, ...);
 //     fathom_runner_open(model, &runner_params, &runner);   // scratch and a KV engine
 //     fathom_seq_create(fathom_runner_engine(runner), &seq);
-//     fathom_runner_feed(runner, seq, ids, n, logits);
-//     fathom_sampler_pick(sampler, logits, ...);
+//     fathom_runner_feed_pick(runner, seq, ids, n, sampler, &id);   // the prompt
+//     fathom_runner_feed_pick(runner, seq, &id, 1, sampler, &id);   // token after token
 //
 // Threads: a model is read-only after open and may be shared; a runner and a sampler belong to one
 // thread at a time.
@@ -143,6 +143,7 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_chat_tokenize(
 // ---- Runner -------------------------------------------------------------------------------------
 
 typedef struct fathom_runner fathom_runner;
+typedef struct fathom_sampler fathom_sampler;
 
 struct fathom_runner_params {
     uint32_t struct_bytes;
@@ -178,9 +179,17 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_feed(fathom_runner *runne
                                                             const int32_t *ids, uint32_t n_ids,
                                                             float *logits, float *all_logits);
 
-// ---- Sampling -----------------------------------------------------------------------------------
+// Feeds likewise, and picks the token that follows: what fathom_sampler_pick picks from the last
+// one's logits. On a GPU these stay there where the sampler can do with the 256 best: greedily or
+// with a top_k, and a repeat_penalty of 1 or more. next_id may be where ids lie. EINVAL too if none
+// may be picked.
+FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_feed_pick(fathom_runner *runner,
+                                                                 struct fathom_seq seq,
+                                                                 const int32_t *ids, uint32_t n_ids,
+                                                                 fathom_sampler *sampler,
+                                                                 int32_t *next_id);
 
-typedef struct fathom_sampler fathom_sampler;
+// ---- Sampling -----------------------------------------------------------------------------------
 
 // Order: repeat penalty, top-k, top-p, min-p, temperature, draw: llama.cpp's.
 struct fathom_sampler_params {
@@ -200,7 +209,10 @@ FATHOM_API FATHOM_MUST_USE fathom_status fathom_sampler_open(
 FATHOM_API void fathom_sampler_close(fathom_sampler **sampler);
 // Tells the sampler of a token of the text (prompt or generated), for the repeat penalty.
 FATHOM_API void fathom_sampler_accept(fathom_sampler *sampler, int32_t id);
-// Picks from logits [n_vocab], which are left as they are. EINVAL if none of them is finite.
+// From now on never picks that token.
+FATHOM_API void fathom_sampler_ban(fathom_sampler *sampler, int32_t id);
+// Picks from logits [n_vocab], which are left as they are. EINVAL if none of them is finite, or all
+// that are finite are banned.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_sampler_pick(fathom_sampler *sampler,
                                                              const float *logits, int32_t *id);
 

@@ -9,6 +9,7 @@
 #include "src/base/mem.h"
 #include "src/base/status.h"
 #include "src/model/model.h"
+#include "src/model/sampler.h"
 
 enum {
     LOGIT_ROWS = 32, // rows of logits that lie on the device at a time
@@ -19,16 +20,25 @@ struct fathom_runner {
     fathom_engine *engine;
     uint32_t n_batch;
     size_t dev_bytes;
-    float *dev_block; // one reservation; the rest point into it
-    float *x;         // [n_batch, d_model], the residual stream
-    float *h;         // [n_batch, d_model], normed
-    float *q;         // [n_batch, n_heads, d_k]
-    float *k;         // [n_batch, n_kv_heads, d_k]
-    float *v;         // [n_batch, n_kv_heads, d_v]
-    float *o;         // [n_batch, n_heads, d_v]
-    float *gate;      // [n_batch, d_ff]
-    float *up;        // [n_batch, d_ff]
-    float *logits;    // [LOGIT_ROWS, n_vocab]
+    float *dev_block;   // one reservation; the rest point into it
+    float *x;           // [n_batch, d_model], the residual stream
+    float *h;           // [n_batch, d_model], normed
+    float *q;           // [n_batch, n_heads, d_k]
+    float *k;           // [n_batch, n_kv_heads, d_k]
+    float *v;           // [n_batch, n_kv_heads, d_v]
+    float *o;           // [n_batch, n_heads, d_v]
+    float *gate;        // [n_batch, d_ff]
+    float *up;          // [n_batch, d_ff]
+    float *logits;      // [LOGIT_ROWS, n_vocab]
+    float *host_logits; // [n_vocab], of a token that a sampler picks from
+};
+
+// Where what comes of a feed goes: any of these may be NULL, but next_id is there with a sampler.
+struct outputs {
+    float *logits;     // [n_vocab] of the last token
+    float *all_logits; // [n_ids, n_vocab]
+    fathom_sampler *sampler;
+    int32_t *next_id;
 };
 
 // ---- Life ---------------------------------------------------------------------------------------
@@ -111,7 +121,8 @@ static fathom_status open_buffers(struct fathom_runner *runner)
     FATHOM_TRY(device->ops->alloc(device, runner->dev_bytes, "activations", &block));
     runner->dev_block = block;
     (void)place_buffers(runner, &runner->model->info, runner->n_batch, block);
-    return FATHOM_OK;
+    return mem_new(runner->model->info.n_vocab, sizeof *runner->host_logits, "logits",
+                   &runner->host_logits);
 }
 
 fathom_status fathom_runner_open(const fathom_model *model,
@@ -149,6 +160,7 @@ void fathom_runner_close(fathom_runner **runner)
     fathom_device *device = r->model->device;
     device->ops->release(device, r->dev_block, r->dev_bytes);
     fathom_engine_close(&r->engine);
+    mem_free(r->host_logits);
     mem_free(r);
     *runner = NULL;
 }
@@ -236,27 +248,50 @@ static fathom_status finish_layer(const struct fathom_runner *r, uint32_t l, uin
     return add_affine(r, &layer->down, r->gate, x, n_tokens);
 }
 
+// r->logits = logits of n rows of the residual stream from `first` on; at most LOGIT_ROWS.
+static fathom_status compute_logits(const struct fathom_runner *r, uint32_t first, uint32_t n)
+{
+    const fathom_model *m = r->model;
+    const struct fathom_model_info *info = &m->info;
+    FATHOM_TRY(
+        norm(r, r->x + (size_t)first * info->d_model, &m->output_norm, r->h, n, info->d_model));
+    const struct matmul_many_args args = {
+        .dev_x = r->h,
+        .n_tokens = n,
+        .n_products = 1,
+        .products = {product_of(&m->output, r->logits)},
+    };
+    return m->linear->matmul(m->device, &args);
+}
+
 // Logits of n_rows rows of the residual stream from `first` on, to host memory.
 static fathom_status read_logits(const struct fathom_runner *r, uint32_t first, uint32_t n_rows,
                                  float *logits)
 {
     const fathom_model *m = r->model;
-    const struct fathom_model_info *info = &m->info;
+    const size_t n_vocab = m->info.n_vocab;
     for (uint32_t done = 0; done < n_rows; done += LOGIT_ROWS) {
         const uint32_t n = n_rows - done < LOGIT_ROWS ? n_rows - done : LOGIT_ROWS;
-        FATHOM_TRY(norm(r, r->x + (size_t)(first + done) * info->d_model, &m->output_norm, r->h, n,
-                        info->d_model));
-        const struct matmul_many_args args = {
-            .dev_x = r->h,
-            .n_tokens = n,
-            .n_products = 1,
-            .products = {product_of(&m->output, r->logits)},
-        };
-        FATHOM_TRY(m->linear->matmul(m->device, &args));
-        FATHOM_TRY(m->device->ops->download(m->device, logits + (size_t)done * info->n_vocab,
-                                            r->logits, (size_t)n * info->n_vocab * sizeof *logits));
+        FATHOM_TRY(compute_logits(r, first + done, n));
+        FATHOM_TRY(m->device->ops->download(m->device, logits + done * n_vocab, r->logits,
+                                            n * n_vocab * sizeof *logits));
     }
     return FATHOM_OK;
+}
+
+static fathom_status pick_next(const struct fathom_runner *r, uint32_t row, fathom_sampler *sampler,
+                               int32_t *next_id)
+{
+    const fathom_model *m = r->model;
+    const uint32_t n_best = sampler_n_best(sampler);
+    struct logit best[LOGITS_BEST_MAX];
+    if (m->linear->best_logits == NULL || n_best == 0 || n_best > LOGITS_BEST_MAX) {
+        FATHOM_TRY(read_logits(r, row, 1, r->host_logits));
+        return fathom_sampler_pick(sampler, r->host_logits, next_id);
+    }
+    FATHOM_TRY(compute_logits(r, row, 1));
+    FATHOM_TRY(m->linear->best_logits(m->device, r->logits, m->info.n_vocab, best, n_best));
+    return sampler_pick_best(sampler, best, n_best, next_id);
 }
 
 // Runs the layers in an open step. Beyond the last layer's keys and values only the rows whose
@@ -274,21 +309,21 @@ static fathom_status run_layers(const struct fathom_runner *r, struct fathom_seq
 }
 
 static fathom_status feed(const struct fathom_runner *r, struct fathom_seq seq, const int32_t *ids,
-                          uint32_t n_ids, float *logits, float *all_logits)
+                          uint32_t n_ids, const struct outputs *out)
 {
     const fathom_model *m = r->model;
-    const uint32_t first_needed = all_logits != NULL ? 0 : n_ids - 1;
+    const uint32_t last = n_ids - 1;
     FATHOM_TRY(m->linear->embed(m->device, m->embedding, ids, n_ids, r->x));
-    FATHOM_TRY(run_layers(r, seq, n_ids, first_needed));
-    if (all_logits != NULL) FATHOM_TRY(read_logits(r, 0, n_ids, all_logits));
-    if (logits != NULL) FATHOM_TRY(read_logits(r, n_ids - 1, 1, logits));
+    FATHOM_TRY(run_layers(r, seq, n_ids, out->all_logits != NULL ? 0 : last));
+    if (out->all_logits != NULL) FATHOM_TRY(read_logits(r, 0, n_ids, out->all_logits));
+    if (out->logits != NULL) FATHOM_TRY(read_logits(r, last, 1, out->logits));
+    if (out->sampler != NULL) FATHOM_TRY(pick_next(r, last, out->sampler, out->next_id));
     return m->device->ops->sync(m->device);
 }
 
-fathom_status fathom_runner_feed(fathom_runner *runner, struct fathom_seq seq, const int32_t *ids,
-                                 uint32_t n_ids, float *logits, float *all_logits)
+static fathom_status feed_step(fathom_runner *runner, struct fathom_seq seq, const int32_t *ids,
+                               uint32_t n_ids, const struct outputs *out)
 {
-    if (runner == NULL || ids == NULL) return status_set(FATHOM_EINVAL, "NULL argument");
     if (n_ids == 0 || n_ids > runner->n_batch)
         return status_set(FATHOM_EINVAL, "%u tokens: must be 1 to n_batch=%u", n_ids,
                           runner->n_batch);
@@ -297,8 +332,29 @@ fathom_status fathom_runner_feed(fathom_runner *runner, struct fathom_seq seq, c
             return status_set(FATHOM_EINVAL, "token id %d: the vocabulary has %u", (int)ids[i],
                               runner->model->info.n_vocab);
     FATHOM_TRY(fathom_step_begin(runner->engine, seq, n_ids));
-    fathom_status status = feed(runner, seq, ids, n_ids, logits, all_logits);
+    fathom_status status = feed(runner, seq, ids, n_ids, out);
     if (status >= 0) status = fathom_step_end(runner->engine, seq);
     if (status < 0) fathom_step_cancel(runner->engine, seq);
     return status;
+}
+
+fathom_status fathom_runner_feed(fathom_runner *runner, struct fathom_seq seq, const int32_t *ids,
+                                 uint32_t n_ids, float *logits, float *all_logits)
+{
+    const struct outputs out = {.logits = logits, .all_logits = all_logits};
+    if (runner == NULL || ids == NULL) return status_set(FATHOM_EINVAL, "NULL argument");
+    return feed_step(runner, seq, ids, n_ids, &out);
+}
+
+fathom_status fathom_runner_feed_pick(fathom_runner *runner, struct fathom_seq seq,
+                                      const int32_t *ids, uint32_t n_ids, fathom_sampler *sampler,
+                                      int32_t *next_id)
+{
+    const struct outputs out = {.sampler = sampler, .next_id = next_id};
+    if (runner == NULL || ids == NULL || sampler == NULL || next_id == NULL)
+        return status_set(FATHOM_EINVAL, "NULL argument");
+    if (sampler_n_vocab(sampler) != runner->model->info.n_vocab)
+        return status_set(FATHOM_EINVAL, "a sampler of %u tokens: the vocabulary has %u",
+                          sampler_n_vocab(sampler), runner->model->info.n_vocab);
+    return feed_step(runner, seq, ids, n_ids, &out);
 }

@@ -3,7 +3,7 @@
 //
 // Logits that are not finite (a mask's -inf, a fault's NaN) take no part in anything.
 
-#include "fathom/model.h"
+#include "src/model/sampler.h"
 
 #include "src/base/mem.h"
 #include "src/base/rng.h"
@@ -11,20 +11,18 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
-
-struct candidate {
-    float logit;
-    int32_t id;
-};
 
 struct fathom_sampler {
     struct fathom_sampler_params params;
     uint32_t n_vocab;
     struct rng rng;
-    struct candidate *candidates; // [n_vocab] scratch of a pick
-    uint32_t *counts;             // [n_vocab] times that a token is in recent
-    int32_t *recent;              // [n_repeat] ring of the newest accepted tokens
+    struct logit *candidates; // [n_vocab] scratch of a pick
+    bool *banned;             // [n_vocab]
+    uint32_t n_banned;
+    uint32_t *counts; // [n_vocab] times that a token is in recent
+    int32_t *recent;  // [n_repeat] ring of the newest accepted tokens
     uint32_t n_recent;
     uint32_t recent_at; // where the next one goes: the oldest, once the ring is full
 };
@@ -80,6 +78,9 @@ fathom_status fathom_sampler_open(const struct fathom_sampler_params *params, ui
     FATHOM_CHECK(
         mem_new(n_vocab, sizeof *sampler->candidates, "sampler's candidates", &sampler->candidates),
         out);
+    FATHOM_CHECK(
+        mem_new(n_vocab, sizeof *sampler->banned, "sampler's banned tokens", &sampler->banned),
+        out);
     FATHOM_CHECK(mem_new(n_vocab, sizeof *sampler->counts, "sampler's counts", &sampler->counts),
                  out);
     FATHOM_CHECK(mem_new(params->n_repeat, sizeof *sampler->recent, "sampler's recent tokens",
@@ -96,6 +97,7 @@ void fathom_sampler_close(fathom_sampler **sampler)
 {
     if (sampler == NULL || *sampler == NULL) return;
     mem_free((*sampler)->candidates);
+    mem_free((*sampler)->banned);
     mem_free((*sampler)->counts);
     mem_free((*sampler)->recent);
     mem_free(*sampler);
@@ -115,35 +117,37 @@ void fathom_sampler_accept(fathom_sampler *sampler, int32_t id)
     sampler->counts[id]++;
 }
 
+void fathom_sampler_ban(fathom_sampler *sampler, int32_t id)
+{
+    if (id < 0 || (uint32_t)id >= sampler->n_vocab || sampler->banned[id]) return;
+    sampler->banned[id] = true;
+    sampler->n_banned++;
+}
+
 static float penalize(float logit, float penalty)
 {
     float value = logit > 0.0f ? logit / penalty : logit * penalty;
     return fmaxf(-FLT_MAX, fminf(value, FLT_MAX));
 }
 
-// Fills the candidates, in order of id; returns how many.
-static uint32_t list_candidates(struct fathom_sampler *sampler, const float *logits)
+// Adds a token to the n candidates, unless it takes no part; returns how many there are.
+static uint32_t add_candidate(struct fathom_sampler *sampler, uint32_t n, int32_t id, float logit)
 {
-    float penalty = sampler->params.repeat_penalty;
-    uint32_t n = 0;
-    for (uint32_t id = 0; id < sampler->n_vocab; id++) {
-        if (!isfinite(logits[id])) continue;
-        bool is_recent = sampler->counts[id] > 0;
-        sampler->candidates[n++] = (struct candidate){
-            .logit = is_recent ? penalize(logits[id], penalty) : logits[id], .id = (int32_t)id};
-    }
-    return n;
+    if (!isfinite(logit) || sampler->banned[id]) return n;
+    if (sampler->counts[id] > 0) logit = penalize(logit, sampler->params.repeat_penalty);
+    sampler->candidates[n] = (struct logit){.value = logit, .id = id};
+    return n + 1;
 }
 
-static bool is_better(struct candidate a, struct candidate b)
+static bool is_better(struct logit a, struct logit b)
 {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    return a.value > b.value || (a.value == b.value && a.id < b.id);
 }
 
 // Lets heap[at] sink to its place. The root is the best of the heap, or the worst.
-static void sift_down(struct candidate *heap, uint32_t n, uint32_t at, bool best_first)
+static void sift_down(struct logit *heap, uint32_t n, uint32_t at, bool best_first)
 {
-    struct candidate item = heap[at];
+    struct logit item = heap[at];
     for (;;) {
         size_t child = 2 * (size_t)at + 1;
         if (child >= n) break;
@@ -155,76 +159,83 @@ static void sift_down(struct candidate *heap, uint32_t n, uint32_t at, bool best
     heap[at] = item;
 }
 
-static void make_heap(struct candidate *heap, uint32_t n, bool best_first)
+static void make_heap(struct logit *heap, uint32_t n, bool best_first)
 {
     for (uint32_t i = n / 2; i-- > 0;)
         sift_down(heap, n, i, best_first);
 }
 
-// Moves the k best to the front, in no order.
-static uint32_t keep_top_k(struct candidate *candidates, uint32_t n, uint32_t k)
+static int compare(const void *a, const void *b)
 {
-    if (k == 0 || k >= n) return n;
+    return is_better(*(const struct logit *)a, *(const struct logit *)b) ? -1 : 1;
+}
+
+// Moves the k best to the front, the best first: sums over them do not depend on where they stood.
+static uint32_t keep_top_k(struct logit *candidates, uint32_t n, uint32_t k)
+{
+    if (k == 0) return n;
+    if (k > n) k = n;
     make_heap(candidates, k, false);
     for (uint32_t i = k; i < n; i++) {
         if (!is_better(candidates[i], candidates[0])) continue;
         candidates[0] = candidates[i];
         sift_down(candidates, k, 0, false);
     }
+    qsort(candidates, k, sizeof *candidates, compare);
     return k;
 }
 
-static float find_best_logit(const struct candidate *candidates, uint32_t n)
+static float find_best_logit(const struct logit *candidates, uint32_t n)
 {
-    float best = candidates[0].logit;
+    float best = candidates[0].value;
     for (uint32_t i = 1; i < n; i++)
-        best = fmaxf(best, candidates[i].logit);
+        best = fmaxf(best, candidates[i].value);
     return best;
 }
 
 // Keeps those at least min_p times as probable as the best.
-static uint32_t keep_min_p(struct candidate *candidates, uint32_t n, double floor_logit)
+static uint32_t keep_min_p(struct logit *candidates, uint32_t n, double floor_logit)
 {
     uint32_t n_kept = 0;
     for (uint32_t i = 0; i < n; i++)
-        if (candidates[i].logit >= floor_logit) candidates[n_kept++] = candidates[i];
+        if (candidates[i].value >= floor_logit) candidates[n_kept++] = candidates[i];
     return n_kept;
 }
 
 // Keeps the fewest of the best whose probabilities sum to top_p, at least one; of these, those
 // above the floor. They end up at the front, in no order.
-static uint32_t keep_top_p(struct candidate *candidates, uint32_t n, float top_p, double best,
+static uint32_t keep_top_p(struct logit *candidates, uint32_t n, float top_p, double best,
                            double floor_logit)
 {
     double sum = 0.0, covered = 0.0;
     for (uint32_t i = 0; i < n; i++)
-        sum += exp(candidates[i].logit - best);
+        sum += exp(candidates[i].value - best);
     make_heap(candidates, n, true);
     // Taken from the root, the best gather at the end.
     uint32_t n_left = n;
     while (n_left > 0 && (n_left == n || covered < (double)top_p * sum)) {
-        struct candidate next = candidates[0];
-        if (next.logit < floor_logit) break;
+        struct logit next = candidates[0];
+        if (next.value < floor_logit) break;
         candidates[0] = candidates[--n_left];
         if (n_left > 0) sift_down(candidates, n_left, 0, true);
         candidates[n_left] = next;
-        covered += exp(next.logit - best);
+        covered += exp(next.value - best);
     }
     uint32_t n_kept = n - n_left;
     memmove(candidates, candidates + n_left, n_kept * sizeof *candidates);
     return n_kept;
 }
 
-static int32_t draw(struct rng *rng, const struct candidate *candidates, uint32_t n,
-                    float temperature, double best)
+static int32_t draw(struct rng *rng, const struct logit *candidates, uint32_t n, float temperature,
+                    double best)
 {
     double sum = 0.0;
     for (uint32_t i = 0; i < n; i++)
-        sum += exp((candidates[i].logit - best) / temperature);
+        sum += exp((candidates[i].value - best) / temperature);
     double rest = rng_unit(rng) * sum;
     int32_t last = candidates[0].id;
     for (uint32_t i = 0; i < n; i++) {
-        double weight = exp((candidates[i].logit - best) / temperature);
+        double weight = exp((candidates[i].value - best) / temperature);
         if (weight > 0.0) last = candidates[i].id;
         rest -= weight;
         if (rest < 0.0) break;
@@ -233,17 +244,18 @@ static int32_t draw(struct rng *rng, const struct candidate *candidates, uint32_
     return last;
 }
 
-fathom_status fathom_sampler_pick(fathom_sampler *sampler, const float *logits, int32_t *id)
+// Of the n candidates.
+static fathom_status choose(fathom_sampler *sampler, uint32_t n, int32_t *id)
 {
     const struct fathom_sampler_params *params = &sampler->params;
-    struct candidate *candidates = sampler->candidates;
-    uint32_t n = list_candidates(sampler, logits);
+    struct logit *candidates = sampler->candidates;
     if (n == 0)
-        return status_set(FATHOM_EINVAL, "none of the %u logits is finite", sampler->n_vocab);
+        return status_set(FATHOM_EINVAL, "of %u tokens none may be picked that has a finite logit",
+                          sampler->n_vocab);
     if (params->temperature <= 0.0f) {
-        struct candidate best = candidates[0];
+        struct logit best = candidates[0];
         for (uint32_t i = 1; i < n; i++)
-            if (candidates[i].logit > best.logit) best = candidates[i];
+            if (is_better(candidates[i], best)) best = candidates[i];
         *id = best.id;
         return FATHOM_OK;
     }
@@ -254,4 +266,39 @@ fathom_status fathom_sampler_pick(fathom_sampler *sampler, const float *logits, 
                              : keep_min_p(candidates, n, floor_logit);
     *id = draw(&sampler->rng, candidates, n, params->temperature, best);
     return FATHOM_OK;
+}
+
+fathom_status fathom_sampler_pick(fathom_sampler *sampler, const float *logits, int32_t *id)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sampler->n_vocab; i++)
+        n = add_candidate(sampler, n, (int32_t)i, logits[i]);
+    return choose(sampler, n, id);
+}
+
+// ---- From the best alone ------------------------------------------------------------------------
+
+// Recent and banned tokens may sink or drop out, and so many more must be known; nothing rises.
+uint32_t sampler_n_best(const fathom_sampler *sampler)
+{
+    const struct fathom_sampler_params *params = &sampler->params;
+    const uint64_t n_kept = params->temperature <= 0.0f ? 1 : params->top_k;
+    uint64_t n = n_kept + sampler->n_banned;
+    if (n_kept == 0 || params->repeat_penalty < 1.0f) return 0;
+    if (params->repeat_penalty > 1.0f) n += sampler->n_recent;
+    return n < sampler->n_vocab ? (uint32_t)n : sampler->n_vocab;
+}
+
+fathom_status sampler_pick_best(fathom_sampler *sampler, const struct logit *best, uint32_t n_best,
+                                int32_t *id)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < n_best; i++)
+        if (best[i].id >= 0) n = add_candidate(sampler, n, best[i].id, best[i].value);
+    return choose(sampler, n, id);
+}
+
+uint32_t sampler_n_vocab(const fathom_sampler *sampler)
+{
+    return sampler->n_vocab;
 }

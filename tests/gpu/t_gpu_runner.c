@@ -79,6 +79,50 @@ static void test_chunks(void **state)
     mem_free(want);
 }
 
+// What a sampler picks after each of the first ids of the reference's text.
+static void run_picks(const char *path, fathom_device *device, const int32_t *fed,
+                      const struct fathom_sampler_params *params, int32_t *picks, uint32_t n)
+{
+    struct story_rig rig;
+    fathom_sampler *sampler;
+    check_ok(fathom_sampler_open(params, STORY_VOCAB, &sampler));
+    fathom_sampler_ban(sampler, 13);
+    story_open(&rig, path, device, FATHOM_LAYERS_ALL, n);
+    for (uint32_t i = 0; i < n; i++) {
+        fathom_sampler_accept(sampler, fed[i]);
+        check_ok(fathom_runner_feed_pick(rig.runner, rig.seq, fed + i, 1, sampler, &picks[i]));
+    }
+    story_close(&rig);
+    fathom_sampler_close(&sampler);
+}
+
+// Greedily, and drawn from the best and from all: as on the CPU.
+static void test_picks(void **state)
+{
+    (void)state;
+    enum { N = 24 };
+    int32_t ids[STORY_STEPS], fed[N], got[N], want_picks[N];
+    float *want;
+    const char *path = story_convert("f32");
+    story_reference(&want, ids);
+    fed[0] = 1;
+    memcpy(fed + 1, ids, (N - 1) * sizeof *ids);
+    for (int kind = 0; kind < 4; kind++) {
+        struct fathom_sampler_params params;
+        fathom_sampler_params_init(&params);
+        params.temperature = kind == 0 ? 0 : 1;
+        params.top_k = kind == 2 ? 0 : 40;
+        params.repeat_penalty = kind == 3 ? 1.3f : 1;
+        run_picks(path, gpu_rig_host(NULL, NULL), fed, &params, want_picks, N);
+        emu_begin(&emu_modes[0]);
+        run_picks(path, gpu_rig_open(), fed, &params, got, N);
+        assert_int_equal(emu_end(), 0);
+        assert_memory_equal(got, want_picks, sizeof got);
+    }
+    unlink(path);
+    mem_free(want);
+}
+
 // The layers that a device takes beside a cache of so many tokens, and a runner's bytes.
 static uint32_t count_layers(const char *path, fathom_device *device, uint32_t n_fit_tokens,
                              uint64_t *streamed_bytes, uint64_t *runner_bytes)
@@ -148,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_picks),
         cmocka_unit_test(test_layers_that_fit),
         cmocka_unit_test(test_layers_asked_for),
     };

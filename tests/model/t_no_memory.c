@@ -91,14 +91,11 @@ static fathom_status use(struct opened *o, int32_t *id)
 {
     static const char text[] = "The secret number";
     static const struct fathom_chat_message turn = {"user", text};
-    static float logits[512];
     int32_t ids[64];
     size_t n = 0;
-    assert_true(fathom_model_info(o->model)->n_vocab <= 512);
     FATHOM_TRY(fathom_chat_tokenize(o->model, "llama2", &turn, 1, true, ids, 64, &n));
     FATHOM_TRY(fathom_tokenize(o->model, text, strlen(text), FATHOM_TOKENIZE_BOS, ids, 64, &n));
-    FATHOM_TRY(fathom_runner_feed(o->runner, o->seq, ids, (uint32_t)n, logits, NULL));
-    return fathom_sampler_pick(o->sampler, logits, id);
+    return fathom_runner_feed_pick(o->runner, o->seq, ids, (uint32_t)n, o->sampler, id);
 }
 
 static void close_all(struct opened *o)

@@ -150,6 +150,46 @@ static void test_chunks_and_threads(void **state)
     mem_free(again);
 }
 
+// Fed and picked at once: as fed, and then picked from the logits.
+static void test_picks(void **state)
+{
+    (void)state;
+    enum { N = 32 };
+    struct story_rig rig;
+    struct fathom_sampler_params params;
+    fathom_sampler *at_once, *after, *other;
+    float logits[STORY_VOCAB];
+    int32_t ids[N + 1] = {1}, want, id = 1;
+    const char *path = story_convert("f32");
+    fathom_sampler_params_init(&params);
+    params.top_p = 1.0f;
+    params.seed = 3;
+    check_ok(fathom_sampler_open(&params, STORY_VOCAB, &at_once));
+    check_ok(fathom_sampler_open(&params, STORY_VOCAB, &after));
+    check_ok(fathom_sampler_open(&params, STORY_VOCAB - 1, &other));
+    open_rig(&rig, path, 1, FATHOM_ISA_ALL, N);
+    for (int i = 0; i < N; i++) {
+        check_ok(fathom_runner_feed_pick(rig.runner, rig.seq, &id, 1, at_once, &id));
+        ids[i + 1] = id;
+    }
+    assert_int_equal(fathom_runner_feed_pick(rig.runner, rig.seq, &id, 1, at_once, &id),
+                     FATHOM_EFULL);
+    check_ok(fathom_seq_truncate(fathom_runner_engine(rig.runner), rig.seq, 0));
+    for (int i = 0; i < N; i++) {
+        check_ok(fathom_runner_feed(rig.runner, rig.seq, ids + i, 1, logits, NULL));
+        check_ok(fathom_sampler_pick(after, logits, &want));
+        assert_int_equal(ids[i + 1], want);
+    }
+    assert_int_equal(fathom_runner_feed_pick(rig.runner, rig.seq, &id, 1, other, &id),
+                     FATHOM_EINVAL);
+    assert_non_null(strstr(fathom_last_error(), "511"));
+    fathom_sampler_close(&at_once);
+    fathom_sampler_close(&after);
+    fathom_sampler_close(&other);
+    story_close(&rig);
+    unlink(path);
+}
+
 static void test_misuse(void **state)
 {
     (void)state;
@@ -182,9 +222,13 @@ static void test_misuse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference_kernels),  cmocka_unit_test(test_avx2_kernels),
-        cmocka_unit_test(test_best_kernels),       cmocka_unit_test(test_q8_0),
-        cmocka_unit_test(test_chunks_and_threads), cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_reference_kernels),
+        cmocka_unit_test(test_avx2_kernels),
+        cmocka_unit_test(test_best_kernels),
+        cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_chunks_and_threads),
+        cmocka_unit_test(test_picks),
+        cmocka_unit_test(test_misuse),
     };
     return check_run("runner", tests, sizeof tests / sizeof *tests);
 }

@@ -1,6 +1,6 @@
 // The sampler: hand-computed survivors and probabilities, and frequencies over many draws.
 
-#include "fathom/model.h"
+#include "src/model/sampler.h"
 
 #include "src/base/rng.h"
 #include "tests/check.h"
@@ -233,6 +233,102 @@ static void test_big_vocabulary(void **state)
     (void)state;
 }
 
+// The n best of the logits, as a device gives them.
+static int compare_logits(const void *a, const void *b)
+{
+    const struct logit *left = a, *right = b;
+    if (left->value != right->value) return left->value > right->value ? -1 : 1;
+    return left->id < right->id ? -1 : 1;
+}
+
+static void find_best(const float *logits, uint32_t n_vocab, struct logit *best, uint32_t n)
+{
+    static struct logit sorted[1000];
+    uint32_t n_finite = 0;
+    for (uint32_t i = 0; i < n_vocab; i++)
+        if (isfinite(logits[i])) sorted[n_finite++] = (struct logit){logits[i], (int32_t)i};
+    qsort(sorted, n_finite, sizeof sorted[0], compare_logits);
+    for (uint32_t i = 0; i < n; i++)
+        best[i] = i < n_finite ? sorted[i] : (struct logit){-INFINITY, -1};
+}
+
+// Two samplers alike, one of which sees the best alone: they pick the same, token after token.
+static void check_same_picks(const struct fathom_sampler_params *params, bool bans)
+{
+    enum { N = 1000, STEPS = 200 };
+    static float logits[N];
+    static struct logit best[N];
+    struct rng rng;
+    fathom_sampler *all = NULL, *few = NULL;
+    int32_t want = 0, got = 0;
+    rng_init(&rng, 5);
+    check_ok(fathom_sampler_open(params, N, &all));
+    check_ok(fathom_sampler_open(params, N, &few));
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < N; i++) // of few values, so that many are equal
+            logits[i] = rng_below(&rng, 20) == 0 ? NAN : 0.5f * roundf(4.0f * rng_normal(&rng));
+        if (bans) fathom_sampler_ban(all, want), fathom_sampler_ban(few, got);
+        const uint32_t n = sampler_n_best(few);
+        assert_true(n > 0 && n <= N);
+        find_best(logits, N, best, n);
+        want = pick(all, logits);
+        check_ok(sampler_pick_best(few, best, n, &got));
+        if (got != want) fail_msg("step %d: %d, not %d", step, (int)got, (int)want);
+        fathom_sampler_accept(all, want);
+        fathom_sampler_accept(few, got);
+    }
+    fathom_sampler_close(&all);
+    fathom_sampler_close(&few);
+}
+
+static void test_best_alone(void **state)
+{
+    (void)state;
+    static const float penalties[] = {1.0f, 1.2f, 3.0f};
+    for (int kind = 0; kind < 24; kind++) {
+        struct fathom_sampler_params params = plain_params();
+        params.temperature = kind % 4 == 0 ? 0.0f : 1.5f;
+        params.top_k = kind % 4 == 3 ? 2000 : 20;
+        params.top_p = kind % 4 == 1 ? 0.8f : 1.0f;
+        params.min_p = kind % 4 == 2 ? 0.2f : 0.0f;
+        params.repeat_penalty = penalties[kind / 4 % 3];
+        check_same_picks(&params, kind >= 12);
+    }
+    // Where a token may rise that is not among the best, or all play a part.
+    fathom_sampler *sampler = NULL;
+    struct fathom_sampler_params params = plain_params();
+    check_ok(fathom_sampler_open(&params, 9, &sampler));
+    assert_int_equal(sampler_n_best(sampler), 0);
+    fathom_sampler_close(&sampler);
+    params.top_k = 3;
+    params.repeat_penalty = 0.9f;
+    check_ok(fathom_sampler_open(&params, 9, &sampler));
+    assert_int_equal(sampler_n_best(sampler), 0);
+    fathom_sampler_close(&sampler);
+}
+
+static void test_bans(void **state)
+{
+    (void)state;
+    const float logits[3] = {1.0f, 3.0f, 2.0f};
+    struct fathom_sampler_params params = plain_params();
+    fathom_sampler *sampler = NULL;
+    int32_t id;
+    params.temperature = 0.0f;
+    check_ok(fathom_sampler_open(&params, 3, &sampler));
+    assert_int_equal(pick(sampler, logits), 1);
+    fathom_sampler_ban(sampler, 1);
+    fathom_sampler_ban(sampler, 1);
+    fathom_sampler_ban(sampler, -1);
+    fathom_sampler_ban(sampler, 3);
+    assert_int_equal(sampler_n_best(sampler), 2);
+    assert_int_equal(pick(sampler, logits), 2);
+    fathom_sampler_ban(sampler, 2);
+    fathom_sampler_ban(sampler, 0);
+    assert_int_equal(fathom_sampler_pick(sampler, logits, &id), FATHOM_EINVAL);
+    fathom_sampler_close(&sampler);
+}
+
 static void test_seeds(void **state)
 {
     float logits[5];
@@ -294,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_top_p),          cmocka_unit_test(test_min_p),
         cmocka_unit_test(test_repeat_penalty), cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_big_vocabulary),
+        cmocka_unit_test(test_best_alone),     cmocka_unit_test(test_bans),
         cmocka_unit_test(test_seeds),          cmocka_unit_test(test_bad_params),
     };
     print_message("seeds 3, 7, 8\n");
