@@ -12,8 +12,13 @@ set -eu
 cd "$(dirname "$0")/.."
 . tools/setup.sh
 
-if [ $# -lt 1 ] || [ ! -d "$1" ]; then
-    echo 'usage: tools/bench_disk.sh FOLDER [GIB [RUNS [SECONDS]]]' >&2
+usage='usage: tools/bench_disk.sh FOLDER [GIB [RUNS [SECONDS]]]'
+case ${1-} in
+-h | --help) echo "$usage" && exit ;;
+'') echo "$usage" >&2 && exit 1 ;;
+esac
+if [ ! -d "$1" ]; then
+    echo "bench_disk.sh: there is no folder $1" >&2
     exit 1
 fi
 place=$(cd "$1" && pwd) # setup.sh has a folder of its own

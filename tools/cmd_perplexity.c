@@ -251,6 +251,8 @@ static int parse(struct scorer *scorer, struct rig_options *model, struct prompt
         .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    model->files[0] = prompt->file;
+    model->files[1] = scorer->options.base_path;
     const char *unused =
         flags_given(&page, argc, argv,
                     "-c, --ctx-size, -f, --file, -p, --prompt, -e, --escape, --parse-special");

@@ -63,6 +63,8 @@ static int parse(struct run *run, int argc, char **argv)
         .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    run->model.files[0] = run->prompt.file;
+    run->model.files[1] = run->options.ids;
     const struct run_options *options = &run->options;
     const struct conversation_options *talk = &run->conversation;
     bool text = run->prompt.text != NULL || run->prompt.file != NULL;

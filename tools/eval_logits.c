@@ -121,6 +121,8 @@ int eval_logits(int argc, char **argv)
         .n_groups = sizeof groups / sizeof groups[0],
     };
     SAY_TRY(flags_parse(&page, argc, argv, NULL));
+    model.files[0] = options.ids;
+    model.files[1] = options.out;
     if (options.ids == NULL || options.out == NULL)
         return say_error("give --ids FILE and --out FILE");
     if (strcmp(options.out, "-") == 0 && kv_flags_print_stats(&model.kv))

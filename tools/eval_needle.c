@@ -354,6 +354,7 @@ int eval_needle(const struct needle_task *task, int argc, char **argv)
     struct puzzle widest = {0};
     struct corpus corpus = {0};
     int code = EXIT_GOOD;
+    model.files[0] = options.text;
     if (options.text != NULL) {
         SAY_CHECK(corpus_open(&corpus, options.text), out);
         options.corpus = &corpus;

@@ -172,10 +172,13 @@ static bool is_path(const struct flag *flag)
     return strncmp(flag->value, "FILE", 4) == 0 || strncmp(flag->value, "DIR", 3) == 0;
 }
 
-static const char *what_it_must_be(enum flag_kind kind)
+static const char *what_it_must_be(const struct flag *flag)
 {
+    const enum flag_kind kind = flag->kind;
     if (kind == FLAG_SIZE)
         return ": must be a whole number below 2^64, with or without K, M, G or T behind it";
+    if (kind == FLAG_COUNT && strstr(flag->value, "..") != NULL)
+        return ": must be a whole number in that range, with or without K, M or G behind it";
     if (kind == FLAG_COUNT)
         return ": must be a whole number from 0 to 4294967295, with or without K, M or G behind it";
     if (kind == FLAG_COUNTS)
@@ -288,7 +291,7 @@ int flags_parse(const struct flag_page *page, int argc, char **argv, const char 
             return say_error("%s: the name is empty: give %s", name, flag->value);
         if (!set_value(flag, options, text))
             return say_error("bad value \"%s\" for %s %s%s", text, name, flag->value,
-                             what_it_must_be(flag->kind));
+                             what_it_must_be(flag));
         SAY_TRY(check_value(flag, options, name, text));
     }
     return EXIT_GOOD;

@@ -170,6 +170,7 @@ static int ask(struct run *run, const struct question *question)
     run->kl = (struct needle_kl){0};
     if (held->n > run->talk.n_shared) held->n = run->talk.n_shared;
     SAY_TRY(rig_truncate(run->rig, held->n));
+    if (run->score->options->print) progress_hide(run->progress);
     for (size_t i = 0; i < question->n_turns; i++)
         SAY_TRY(run_turn(run, question, i));
     progress_add(run->progress, run->n_question);

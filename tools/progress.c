@@ -140,13 +140,18 @@ void progress_add(struct progress *progress, uint64_t n)
     progress->shown_ms = now_ms;
 }
 
+void progress_hide(const struct progress *progress)
+{
+    if (progress->terminal && progress->shown_ms > 0) fputs("\r\033[K", stderr);
+}
+
 void progress_end(struct progress *progress)
 {
     if (progress->shown_ms == 0) return;
     double s = (timer_now_ms() - progress->start_ms) / 1e3;
     // The line vanishes from a terminal; a log keeps how it ended.
     if (progress->terminal)
-        fputs("\r\033[K", stderr);
+        progress_hide(progress);
     else
         fprintf(stderr, "fathom: %s: %llu %s in %.1f s\n", progress->label,
                 (unsigned long long)progress->done, progress->unit, s);

@@ -36,6 +36,9 @@ void progress_laps(struct progress *progress, uint64_t lap);
 // n more units are done. progress may be NULL: nobody wants to see it.
 void progress_add(struct progress *progress, uint64_t n);
 
+// Takes the line off the terminal until there is more to say: for who prints something else.
+void progress_hide(const struct progress *progress);
+
 // Takes the line off the terminal. Elsewhere, says how it ended if anything was said before.
 void progress_end(struct progress *progress);
 

@@ -326,6 +326,9 @@ static int check_options(const struct rig_options *options)
         return say_error("-c %u: a context has at most %d tokens", options->n_ctx, RIG_CTX_MAX);
     SAY_TRY(check_types(options));
     SAY_TRY(rig_check_device(options));
+    SAY_TRY(output_check_other(options->kv.stats, options->path));
+    for (size_t i = 0; i < sizeof options->files / sizeof options->files[0]; i++)
+        SAY_TRY(output_check_other(options->kv.stats, options->files[i]));
     return output_try_file(options->kv.stats);
 }
 

@@ -36,6 +36,7 @@ struct rig_options {
     float yarn_beta_fast;
     float yarn_beta_slow;
     struct kv_options kv;
+    const char *files[2]; // other files of the command, which --kv-stats must not replace, or NULL
 };
 
 struct rig {

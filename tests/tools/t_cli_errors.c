@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/check.h"
@@ -181,6 +183,49 @@ static void t_bad_ids(void **state)
     }
 }
 
+// --kv-stats replaces nothing that the command reads or writes.
+static void t_stats_apart(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "run -m %s -p x --kv-stats %s",
+        "run -m $M -f %s --kv-stats %s",
+        "run -m $M --ids %s --kv-stats %s",
+        "perplexity -m $M -f %s --kv-stats %s",
+        "perplexity -m $M -p x --kl-divergence-base %s --kv-stats %s",
+        "eval logits -m $M --ids %s --out /dev/null --kv-stats %s",
+        "eval niah -m $M --lengths 4k --text %s --kv-stats %s",
+    };
+    char path[512];
+    snprintf(path, sizeof path, "%s", cli_path("input"));
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        cli_write_file(path, "1 2 3", 5);
+        struct stat before, after;
+        assert_int_equal(stat(path, &before), 0);
+        cli_expect_error(cli_run(lines[i], path, path), "name another file");
+        assert_int_equal(stat(path, &after), 0);
+        assert_true(before.st_ino == after.st_ino && after.st_size == 5);
+    }
+}
+
+// Beyond the limit of a file's size: as on a full disk.
+static void t_file_too_large(void **state)
+{
+    (void)state;
+    struct rlimit limit, small;
+    char path[512];
+    snprintf(path, sizeof path, "%s", cli_path("large.out"));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = limit;
+    small.rlim_cur = 16384;
+    const char *ids = cli_ids_file();
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    struct cli cli = cli_run("eval logits -m $M --ids %s --out %s", ids, path);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cli_expect_error(cli, "File too large");
+    assert_int_equal(unlink(path), 0); // the rows before are there
+}
+
 // A file may claim any context; what it claims is not reserved.
 static void t_context_fits_memory(void **state)
 {
@@ -214,6 +259,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(t_errors),
         cmocka_unit_test(t_eval_errors),
         cmocka_unit_test(t_bad_ids),
+        cmocka_unit_test(t_stats_apart),
+        cmocka_unit_test(t_file_too_large),
         cmocka_unit_test(t_context_fits_memory),
         cmocka_unit_test(t_no_memory_names_remedy),
     };

@@ -36,8 +36,10 @@ def make_text(rng, fact, attribute, n_bytes):
 
 def ask(options, prompt, n_bytes):
     run = subprocess.run([options.fathom, "run", "-m", options.model, "-n", str(n_bytes), "--temp", "0",
-                          "-f", "-"], input=prompt.encode(), stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, check=True)
+                          "-lv", "0", "-f", "-"], input=prompt.encode(), stdout=subprocess.PIPE,
+                         check=False)
+    if run.returncode != 0:
+        raise SystemExit(f"held_out.py: fathom run: exit code {run.returncode}")
     return run.stdout.decode(errors="replace").strip("\n")
 
 

@@ -249,6 +249,15 @@ def keep_memory():
     libc.mallopt(m_trim_threshold, -1)
 
 
+def try_file(path):
+    """Raises OSError if it cannot be written, before the work that leads to it."""
+    is_new = not os.path.exists(path)
+    with open(path, "ab"):
+        pass
+    if is_new:
+        os.remove(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("out", nargs="?", help="the GGUF file to write")
@@ -269,6 +278,7 @@ def main():
         raise SystemExit(0 if train_check.run(options.work) else 1)
     if options.out is None:
         parser.error("OUT.gguf is missing")
+    try_file(options.out)
     training = Training(options)
     training.run()
     weights = {name: weight.detach().numpy() for name, weight in training.model.weights.items()}
@@ -278,4 +288,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        raise SystemExit(f"train.py: {error.filename}: {error.strerror}")
