@@ -77,7 +77,7 @@ class Shape:
     def check(self):
         missing = [flag_of(name) for name in NEEDED if getattr(self, name) is None]
         if missing:
-            raise SystemExit(f"synth_gguf.py: missing without --shape: {', '.join(missing)}")
+            raise SystemExit(f"missing without --shape: {', '.join(missing)}")
         for name in (*SIZES, "context"):
             if getattr(self, name) < 1:
                 raise SystemExit(f"{flag_of(name)} must be 1 or more")
