@@ -207,7 +207,7 @@ static fathom_status best_logits(fathom_device *device, const float *dev_logits,
     struct gpu_device *gpu = (struct gpu_device *)device;
     struct logit *dev_best = (struct logit *)gpu->dev_scratch;
     const size_t bytes = logits_scratch_bytes(n_logits, n_best) + n_best * sizeof *best;
-    GPU_RANGE("best_logits");
+    GPU_RANGE("best logits");
     FATHOM_TRY(gpu_enter(gpu));
     if (bytes > gpu->scratch_bytes)
         return status_set(FATHOM_ENOMEM, "%u logits exceed the scratch of %zu bytes", n_logits,

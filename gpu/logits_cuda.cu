@@ -4,8 +4,7 @@
 //     kernel    block        bytes moved                                 flops
 //     best      2048 values  4 a logit, then 8 for each that was kept    -
 //
-// Bound by launches and by barriers, of which a round has 66. A vocabulary of 152,064 takes two
-// rounds for one logit, four for 256.
+// A round has 67 barriers. A vocabulary of 152,064 takes two rounds for one logit, four for 256.
 
 #include "gpu/logits_cuda.h"
 
