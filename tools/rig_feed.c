@@ -8,12 +8,25 @@
 
 enum { ROWS_BYTES_MAX = 256 << 20 };
 
+// Tokens of the next pass. Where prompts are read sparsely the last pass is not a full one, whose
+// tokens would share picks.
+static uint32_t next_batch(const struct rig *rig, size_t n_left)
+{
+    const size_t n_full = rig->n_batch;
+    const struct fathom_kv_params *kv = fathom_engine_kv(fathom_runner_engine(rig->runner));
+    size_t n = n_left < n_full ? n_left : n_full;
+    if (kv->prefill == FATHOM_PREFILL_SPARSE && n_full > 1 && n_left >= n_full &&
+        n_left < 2 * n_full - 1)
+        n = n_left - (n_full - 1);
+    return (uint32_t)n;
+}
+
 // In batches; the last one's logits go to rig->logits or, with a sampler, its pick to *next_id.
 static int feed_batches(struct rig *rig, const int32_t *ids, size_t n_ids,
                         struct progress *progress, fathom_sampler *sampler, int32_t *next_id)
 {
     for (size_t i = 0; i < n_ids;) {
-        const uint32_t n = n_ids - i < rig->n_batch ? (uint32_t)(n_ids - i) : rig->n_batch;
+        const uint32_t n = next_batch(rig, n_ids - i);
         const bool is_last = i + n == n_ids;
         if (is_last && sampler != NULL)
             SAY_TRY(say_status(

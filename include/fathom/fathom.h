@@ -75,9 +75,10 @@ enum fathom_kv_mode {
     FATHOM_KV_SPARSE = 3, // cold rows are sealed, and a selector picks what is read
 };
 
-// Sparse: to sinks, tail and what is picked. Blocks of up to 32 tokens share a budget, and a row
-// counts for as much as the query head finds it worth that wants it most; takes 32 times the
-// search's scores in RAM.
+// Sparse: to sinks, tail and what is picked. In steps of n_step_max tokens blocks of up to 32 share
+// a budget, and a row counts for as much as the query head finds it worth that wants it most; takes
+// 32 times the search's scores in RAM. In shorter steps each token picks for itself, as in
+// decoding: so should a prompt's last tokens be read, which ask for what was read before.
 enum fathom_kv_prefill {
     FATHOM_PREFILL_DENSE = 0,  // a step of many tokens attends to everything
     FATHOM_PREFILL_SPARSE = 1, // to a part

@@ -258,7 +258,10 @@ static fathom_status attend_picked(fathom_engine *engine, struct slot *slot, uin
 static fathom_status attend_sealed(fathom_engine *engine, struct slot *slot, uint32_t layer,
                                    bool all, struct sealed_parts *parts)
 {
-    const uint32_t n = slot->step_tokens, n_block = engine->n_block;
+    const uint32_t n = slot->step_tokens;
+    // A step that is not full is a prompt's end or a question, and its tokens may each ask for
+    // something else: sharing picks there costs answers that nothing later makes good.
+    const uint32_t n_block = n == engine->params.n_step_max ? engine->n_block : 1;
     if (all) return sealed_attend_all(engine, slot, layer, parts);
     for (uint32_t t = 0; t < n; t += n_block)
         FATHOM_TRY(attend_picked(engine, slot, layer, t, n - t < n_block ? n - t : n_block, parts));
