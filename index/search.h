@@ -53,8 +53,8 @@ struct head {
     const struct index_view *views; // [n_segments]
     struct level coarse;
     struct level fine;
-    float *whole;      // [fine.stride] visible rows of units of which nothing was picked; 0 where
-                       // the estimate is off
+    float *whole;      // [fine.stride] visible rows of units that were neither picked nor are
+                       // candidates; 0 where the estimate is off
     uint32_t *n_units; // [n_segments]
     float *q;          // [heads, d_k], times the logits' scale
     void *packed_q;
@@ -69,7 +69,7 @@ struct head {
     uint32_t n_candidates;
     uint32_t *segment_candidates; // [n_segments + 1] first of a segment, in the last batch
     uint64_t n_tokens;
-    float *token_scores; // [group, n_rows_max]; only where the rest is wanted
+    float *token_scores; // [group, n_rows_max]; only where the rest or the estimate is wanted
     float *token_rank;   // [n_rows_max]; -infinity: picked or masked
     float *token_error;  // [n_segments, heads]
     uint32_t *places;    // [fine.stride, and n_rows_max where there are tokens] of what is taken
@@ -170,8 +170,12 @@ void search_leave(struct search *s, const struct left_unit *units, uint32_t n);
 
 // coverage.c
 void search_rest(const struct search *s, struct head *head);
-void search_estimate(struct search *s, float *o, float *lse);
+// What a unit's mean weight gains by the mean squared distance of its keys, per unit of that.
+float search_spread_gain(const struct search *s, const struct head *head, uint32_t g);
 // Absolute error of a representative's score for query head g, bounds included.
 float score_error(const struct head *head, uint32_t segment, uint32_t g);
+
+// stand_in.c
+void search_estimate(struct search *s, float *o, float *lse);
 
 #endif

@@ -69,7 +69,7 @@ static void leave_tokens(const struct search *s, struct head *head, const struct
     const struct index_view *view = &head->views[c->segment];
     const uint16_t *positions = index_at(view->index, s->layouts[c->segment].positions);
     float *rank = head->token_rank + c->token;
-    head->fine.weight[c->slot] = 0;
+    head->fine.weight[c->slot] = head->whole[c->slot] = 0;
     for (uint32_t i = 0; i < c->n_rows; i++)
         if (positions[c->row + i] < view->n_visible &&
             !search_was_picked(s, head, c->segment, c->row + i))

@@ -129,8 +129,8 @@ static void take_unit(const struct search *s, struct head *head, const struct sp
     const uint32_t n_rows = begin[unit + 1] - begin[unit];
     head->fine.weight[slot] = 0;
     head->fine.rank[slot] = -INFINITY;
+    head->whole[slot] = 0;
     if (!candidate) {
-        head->whole[slot] = 0;
         add_unit(s, head, span->segment, unit, false);
         return;
     }
@@ -250,7 +250,6 @@ static void choose_tokens(const struct search *s, struct head *head)
         while (token >= c->token + c->n_rows)
             c++;
         head->token_rank[token] = -INFINITY;
-        head->whole[c->slot] = 0;
         head->n_budgeted++;
         // As add_run, but without a branch: whether a row goes on a run is a coin toss.
         const bool new_run = (token != next) | (token == c->token);
@@ -269,7 +268,6 @@ static void add_everything(const struct search *s, struct head *head)
         for (uint32_t unit = 0; unit < head->n_units[i]; unit++)
             add_unit(s, head, i, unit, true);
     head->n_budgeted = head->n_visible - head->n_outliers;
-    memset(head->whole, 0, head->fine.n_slots * sizeof *head->whole);
 }
 
 static void finish_call(void *arg, size_t begin, size_t end, uint32_t thread)

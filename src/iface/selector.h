@@ -166,10 +166,13 @@ struct selector_ops {
                    uint64_t *rows);
     // After the last pick: what it picked of n units, ascending by (KV head, segment, unit), was
     // not read after all; none is of a head that picked everything. The selections' rest_* take
-    // them in, and so does the estimate, but for units of which earlier picks took rows.
+    // them in, and so does the estimate, but without stage 2 for units of which earlier picks took
+    // rows.
     void (*leave)(struct search *search, const struct left_unit *units, uint32_t n);
-    // Partial over the value sums of the units of which nothing was picked and that `begin` scored:
-    // o [n_kv_heads, group, d_v], lse [n_kv_heads, group]. Of a search for one query.
+    // Partial, with the units' mean values, over the rows that were not picked: those that stage 2
+    // scored, and those of units that were scored and of which nothing was picked. Without segments
+    // that are masked. o [n_kv_heads, group, d_v], lse [n_kv_heads, group]. Of a search for one
+    // query.
     void (*estimate)(struct search *search, float *o, float *lse);
 };
 
