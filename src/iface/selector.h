@@ -172,7 +172,7 @@ struct selector_ops {
     // Partial, with the units' mean values, over the rows that were not picked: those that stage 2
     // scored, and those of units that were scored and of which nothing was picked. Without segments
     // that are masked. o [n_kv_heads, group, d_v], lse [n_kv_heads, group]. Of a search for one
-    // query.
+    // query, after the last pick; only begin may follow.
     void (*estimate)(struct search *search, float *o, float *lse);
 };
 
