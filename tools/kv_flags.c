@@ -41,7 +41,7 @@ static const struct flag table[] = {
     {"--kv-threshold", FLAG_TEXT, OPTION(threshold), "X or auto",
      "of the budget, pick what lies in units that hold more than this share; 0: off"},
     {"--kv-estimate", FLAG_TEXT, OPTION(estimate), "on|off",
-     "add the estimate of unread rows: better where attention is spread, worse where it seeks few"},
+     "add the estimate of unread rows: more exact, and slower"},
     {"--kv-vram", FLAG_SIZE, OPTION(vram_bytes), "SIZE",
      "hot rows (in RAM, without a GPU); 0: auto"},
     {"--kv-ram", FLAG_SIZE, OPTION(ram_bytes), "SIZE",
