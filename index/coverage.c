@@ -3,10 +3,9 @@
 // Of a unit with representative c, radius r and mean squared distance s, and a query head's q:
 //     every key's score  <=  <q, c> + |q| r + error            (the ball; likewise by the box)
 //     their mean weight  ~   exp(<q, c>) (1 + s |q|^2 / (2 d))
-// The latter is the mean of exp to second order, for keys spread evenly about c. As if they were
+// The latter is the mean of exp to second order, for keys spread evenly about c. That of keys
 // spread normally, exp(s |q|^2 / (2 d)), overstates units by orders of magnitude where queries are
-// long: few keys lie along q, and the most that they could score is what they were found by.
-// Candidates' tokens have scores of their own, with an error of their own.
+// long. Candidates' tokens have scores of their own, with an error of their own.
 
 #include "index/search.h"
 

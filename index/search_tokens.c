@@ -88,6 +88,7 @@ static void score_batch(const struct search *s, struct head *head, const struct 
                         const struct batch *next, uint32_t token, uint32_t thread)
 {
     const struct selector_params *p = &s->selector->params;
+    // For several tokens there is no room, and neither rest nor estimate.
     const bool keep = !s->args.skip_rest || (p->estimate && s->n_heads == p->group);
     float *scores = keep ? head->token_scores + token
                          : s->row_scores + (size_t)thread * s->n_heads * SCORE_BATCH;

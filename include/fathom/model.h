@@ -171,9 +171,11 @@ FATHOM_API uint64_t fathom_runner_bytes(const fathom_model *model, uint32_t n_ba
 // The runner's KV engine: for fathom_seq_create, fathom_seq_truncate and the like.
 FATHOM_API fathom_engine *fathom_runner_engine(fathom_runner *runner);
 
-// Feeds up to n_batch tokens to the sequence. logits: [n_vocab] of the last token, or NULL.
-// all_logits: [n_ids, n_vocab] of every token, or NULL. EINVAL for an id outside the vocabulary,
-// EFULL when the context is full; after an error the sequence is as it was before the call.
+// Feeds up to n_batch tokens to the sequence, as one step of the engine: where prompts are read
+// sparsely a prompt's last ones are best fewer than n_batch (see enum fathom_kv_prefill). logits:
+// [n_vocab] of the last token, or NULL. all_logits: [n_ids, n_vocab] of every token, or NULL.
+// EINVAL for an id outside the vocabulary, EFULL when the context is full; after an error the
+// sequence is as it was before the call.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_runner_feed(fathom_runner *runner,
                                                             struct fathom_seq seq,
                                                             const int32_t *ids, uint32_t n_ids,
