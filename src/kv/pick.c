@@ -1,9 +1,10 @@
 // Picks of all KV heads, and the reads that these ask for: while the disk brings what the first
 // heads picked, the next ones are searched.
 //
-// Where there are heads enough to keep all threads busy, a thread searches a head by itself. The
-// caller's, which alone may touch the store, begins the reads between two heads of its own; in the
-// order of heads, so that nothing depends on which was ready first.
+// Where heads share out evenly, or are many, a thread searches a head by itself: no thread waits
+// for the others between a search's steps. The caller's, which alone may touch the store, begins
+// the reads between two heads of its own; in the order of heads, so that nothing depends on which
+// was ready first.
 
 #include "src/kv/sealed.h"
 
@@ -41,7 +42,8 @@ static void pick_range(void *arg, size_t begin, size_t end, uint32_t thread)
 fathom_status pick_and_read(fathom_engine *engine, const struct slot *slot, uint32_t layer)
 {
     const uint32_t n_heads = engine->params.n_kv_heads;
-    const bool by_heads = n_heads >= 2 * pool_count(engine->device->pool);
+    const uint32_t n_threads = pool_count(engine->device->pool);
+    const bool by_heads = n_heads % n_threads == 0 || n_heads >= 2 * n_threads;
     struct picking picking = {.engine = engine, .slot = slot, .layer = layer};
     fetch_reset(&engine->fetch);
     for (uint32_t h = 0; h < n_heads; h++)
