@@ -101,6 +101,7 @@ uint64_t emu_calls(void)
 void emu_begin(const struct emu_mode *mode)
 {
     if (emu.is_begun) { // by a test that failed half way
+        emu_graph_end();
         emu_stream_end();
         emu_memory_end();
         emu_device_end();
@@ -110,11 +111,13 @@ void emu_begin(const struct emu_mode *mode)
     emu.n_calls = 0;
     emu.n_handles = 0;
     emu.last_error = cudaSuccess;
+    emu_graph_begin();
 }
 
 size_t emu_end(void)
 {
     emu_lock();
+    emu_graph_end();
     emu_stream_finish_all();
     size_t n_left = emu.n_handles + emu_stream_end() + emu_memory_end();
     if (emu.n_handles > 0) fprintf(stderr, "emu: %zu events or handles left\n", emu.n_handles);

@@ -42,6 +42,8 @@ size_t emu_end(void);
 
 // Calls since emu_begin that could have failed: mode.fail_call counts the same.
 uint64_t emu_calls(void);
+// Graphs launched since then. On a device: UINT64_MAX.
+uint64_t emu_graph_launches(void);
 
 #ifdef __cplusplus
 }

@@ -59,11 +59,23 @@ struct emu_work {
     void (*drop)(void *arg);
     void *arg;
 };
+cudaStream_t emu_stream_known(cudaStream_t stream); // the default one, or fails if there is none
 void emu_stream_push(cudaStream_t stream, const struct emu_work *work);
 void emu_stream_finish(cudaStream_t stream);
 void emu_stream_finish_all(void);
 bool emu_stream_is_working(void);
 size_t emu_stream_end(void); // returns how many were left open
+
+// ---- emu_graph.c --------------------------------------------------------------------------------
+
+void emu_graph_begin(void); // of a device
+void emu_graph_end(void);
+// Whether the stream is recorded, and the work so part of a graph, which will drop it.
+bool emu_graph_takes(cudaStream_t stream, const struct emu_work *work);
+bool emu_graph_records(cudaStream_t stream);
+// Nothing may wait, or change memory, while a stream is recorded: that spoils the recording.
+// Returns what such a call then returns.
+cudaError_t emu_graph_refuse(void);
 
 // ---- emu_block.c --------------------------------------------------------------------------------
 

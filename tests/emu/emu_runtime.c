@@ -10,6 +10,7 @@
 static cudaError_t allocate(void **at, size_t bytes, enum emu_where where)
 {
     cudaError_t status = emu_enter(cudaErrorMemoryAllocation);
+    if (status == cudaSuccess) status = emu_graph_refuse();
     if (status == cudaSuccess) status = emu_memory_new(where, bytes, true, at);
     return emu_leave(status);
 }
@@ -43,6 +44,8 @@ static cudaError_t release(void *at, enum emu_where where)
 {
     cudaError_t status = cudaSuccess;
     emu_lock();
+    if (at != NULL && emu_graph_refuse() != cudaSuccess)
+        return emu_leave(cudaErrorStreamCaptureUnsupported);
     emu_stream_finish_all();
     struct emu_memory *memory = emu_memory_find(at);
     if (memory != NULL && memory->at == at && memory->where == where)
@@ -204,7 +207,10 @@ static cudaError_t queue_copy(const struct copy *wanted, enum cudaMemcpyKind kin
     struct copy *copy = malloc(sizeof *copy);
     if (copy == NULL) emu_fail("no memory for a copy's description");
     *copy = *wanted;
-    if (copy->from != NULL && from == NULL) stage(copy);
+    if (copy->from != NULL && from == NULL) {
+        if (emu_graph_records(stream)) emu_fail("a recorded copy is of pageable memory");
+        stage(copy);
+    }
     // Pageable memory is written at once. Else the host waits, if at all, for memory of its own,
     // and neither for copies on the device nor for those of staged memory to it.
     const bool is_hosts =

@@ -60,7 +60,7 @@ static cudaStream_t new_stream(bool is_blocking)
 }
 
 // The default stream is the first, and is there before any other.
-static cudaStream_t known(cudaStream_t stream)
+cudaStream_t emu_stream_known(cudaStream_t stream)
 {
     if (streams.n == 0) new_stream(true);
     if (stream == cudaStreamPerThread) emu_fail("cudaStreamPerThread is not emulated");
@@ -141,6 +141,7 @@ static void finish(cudaStream_t stream, uint64_t number)
 
 static void push(cudaStream_t stream, const struct emu_work *work, const struct CUevent_st *event)
 {
+    if (emu_graph_takes(stream, work)) return;
     struct work *added = calloc(1, sizeof *added);
     if (added == NULL) emu_fail("no memory for a stream's work");
     added->work = *work;
@@ -169,12 +170,12 @@ static void push(cudaStream_t stream, const struct emu_work *work, const struct 
 
 void emu_stream_push(cudaStream_t stream, const struct emu_work *work)
 {
-    push(known(stream), work, NULL);
+    push(emu_stream_known(stream), work, NULL);
 }
 
 void emu_stream_finish(cudaStream_t stream)
 {
-    stream = known(stream);
+    stream = emu_stream_known(stream);
     finish(stream, stream->n_queued);
 }
 
@@ -202,13 +203,20 @@ size_t emu_stream_end(void)
     return n_left;
 }
 
+// Begins a call that waits.
+static cudaError_t enter_waiting(void)
+{
+    const cudaError_t status = emu_enter(cudaErrorUnknown);
+    return status == cudaSuccess ? emu_graph_refuse() : status;
+}
+
 // ---- Streams of the runtime ---------------------------------------------------------------------
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     cudaError_t status = emu_enter(cudaErrorMemoryAllocation);
     if (status == cudaSuccess) {
-        known(NULL);
+        emu_stream_known(NULL);
         *stream = new_stream((flags & cudaStreamNonBlocking) == 0);
     }
     return emu_leave(status);
@@ -229,22 +237,22 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     emu_lock();
-    known(stream)->is_destroyed = true;
+    emu_stream_known(stream)->is_destroyed = true;
     return emu_leave(cudaSuccess);
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    cudaError_t status = emu_enter(cudaErrorUnknown);
-    emu_stream_finish(stream);
+    cudaError_t status = enter_waiting();
+    if (status == cudaSuccess) emu_stream_finish(stream);
     return emu_leave(status);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
-    cudaError_t status = emu_enter(cudaErrorUnknown);
+    cudaError_t status = enter_waiting();
     run_any();
-    stream = known(stream);
+    stream = emu_stream_known(stream);
     if (status == cudaSuccess && stream->n_done < stream->n_queued) status = cudaErrorNotReady;
     if (status == cudaSuccess) finish(stream, stream->n_queued);
     return emu_leave(status);
@@ -252,8 +260,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
-    cudaError_t status = emu_enter(cudaErrorUnknown);
-    emu_stream_finish_all();
+    cudaError_t status = enter_waiting();
+    if (status == cudaSuccess) emu_stream_finish_all();
     return emu_leave(status);
 }
 
@@ -296,7 +304,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
     if (status == cudaSuccess) {
-        event->stream = known(stream);
+        event->stream = emu_stream_known(stream);
         event->number = event->stream->n_queued + 1;
         const struct emu_work work = {"cudaEventRecord", event->has_time ? note_time : NULL, NULL,
                                       event};
@@ -310,7 +318,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     cudaError_t status = emu_enter(cudaErrorUnknown);
     (void)flags;
     const struct emu_work work = {.what = "cudaStreamWaitEvent"};
-    stream = known(stream);
+    stream = emu_stream_known(stream);
     if (status == cudaSuccess && event->stream != NULL && event->stream != stream)
         push(stream, &work, event);
     return emu_leave(status);
@@ -318,8 +326,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    cudaError_t status = emu_enter(cudaErrorUnknown);
-    if (event->stream != NULL) finish(event->stream, event->number);
+    cudaError_t status = enter_waiting();
+    if (status == cudaSuccess && event->stream != NULL) finish(event->stream, event->number);
     return emu_leave(status);
 }
 

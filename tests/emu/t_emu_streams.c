@@ -199,6 +199,74 @@ static void test_destroyed(void **state)
     assert_int_equal(trace.n, 2);
 }
 
+// ---- Graphs -------------------------------------------------------------------------------------
+
+// Three steps of counting, recorded once and launched twice.
+static cudaGraphExec_t record_steps(cudaStream_t stream, int *names, char *dev, char *pinned)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    gpu_ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[0]));
+    gpu_ok(cudaMemcpyAsync(dev, pinned, 1, cudaMemcpyHostToDevice, stream));
+    gpu_ok(cudaMemcpyAsync(pinned + 1, dev, 1, cudaMemcpyDeviceToHost, stream));
+    gpu_ok(cudaLaunchHostFunc(stream, note, &names[1]));
+    gpu_ok(cudaStreamEndCapture(stream, &graph));
+    gpu_ok(cudaGraphInstantiate(&exec, graph, 0));
+    gpu_ok(cudaGraphDestroy(graph));
+    return exec;
+}
+
+static void run_graph(void)
+{
+    int names[] = {0, 1};
+    char *pinned = NULL, *dev = gpu_new(1);
+    cudaStream_t stream = gpu_new_stream();
+    gpu_ok(cudaMallocHost((void **)&pinned, 2));
+    trace.n = 0;
+    pinned[1] = 7;
+    cudaGraphExec_t exec = record_steps(stream, names, dev, pinned);
+    gpu_ok(cudaStreamSynchronize(stream));
+    assert_int_equal(trace.n, 0); // recorded is not done
+    assert_int_equal(pinned[1], 7);
+    for (int launch = 0; launch < 2; launch++) {
+        pinned[0] = (char)launch;
+        gpu_ok(cudaGraphLaunch(exec, stream));
+        if (launch == 1) gpu_ok(cudaGraphExecDestroy(exec)); // what is under way goes on
+        gpu_ok(cudaStreamSynchronize(stream));
+        assert_int_equal(trace.n, 2 * (launch + 1));
+        assert_int_equal(trace.steps[2 * launch] * 10 + trace.steps[2 * launch + 1], 1);
+        assert_int_equal(pinned[1], launch);
+    }
+    gpu_ok(cudaFreeHost(pinned));
+    gpu_ok(cudaFree(dev));
+    gpu_ok(cudaStreamDestroy(stream));
+}
+
+GPU_TEST(graph)
+
+// Nothing may wait while a stream is recorded, and the recording is spoilt.
+static void run_spoilt(void)
+{
+    cudaGraph_t graph = NULL;
+    void *dev = NULL;
+    cudaStream_t stream = gpu_new_stream();
+    assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaErrorIllegalState);
+    for (int i = 0; i < 3; i++) {
+        gpu_ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        const cudaError_t error = i == 0   ? cudaStreamSynchronize(stream)
+                                  : i == 1 ? cudaMalloc(&dev, 1)
+                                           : cudaDeviceSynchronize();
+        assert_int_equal(error, cudaErrorStreamCaptureUnsupported);
+        assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+        assert_null(graph);
+    }
+    gpu_ok(cudaStreamSynchronize(stream));
+    gpu_ok(cudaStreamDestroy(stream));
+}
+
+GPU_TEST(spoilt)
+
 // ---- Threads of the host ------------------------------------------------------------------------
 
 enum { BYTES = 4096, ROUNDS = 50 };
@@ -251,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_independent), cmocka_unit_test(test_orders),
         cmocka_unit_test(test_events),      cmocka_unit_test(test_default_stream),
         cmocka_unit_test(test_query),       cmocka_unit_test(test_destroyed),
+        cmocka_unit_test(test_graph),       cmocka_unit_test(test_spoilt),
         cmocka_unit_test(test_threads),
     };
     return check_run("t_emu_streams", tests, sizeof tests / sizeof tests[0]);
