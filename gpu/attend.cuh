@@ -15,13 +15,14 @@
 // Parameter of the kernels.
 struct attend_job {
     dense_attend_args a;
-    uint32_t group;     // query heads of a KV head
-    uint32_t n_rows;    // of a KV head
-    uint32_t n_tiles;   // of these
-    uint32_t first_key; // no token sees one before
-    gpu_parts parts;    // of the keys from first_key on
-    float *o;           // [parts.n, n_tokens, n_heads, d_v]
-    float *lse;         // [parts.n, n_tokens, n_heads], or NULL
+    uint32_t group;             // query heads of a KV head
+    uint32_t n_rows;            // of a KV head
+    uint32_t n_tiles;           // of these
+    uint32_t first_key;         // no token sees one before
+    gpu_parts parts;            // of the keys from first_key on
+    float *o;                   // [parts.n, n_tokens, n_heads, d_v]
+    float *lse;                 // [parts.n, n_tokens, n_heads], or NULL
+    const uint32_t *dev_n_keys; // says a.n_keys when the kernel runs; NULL: it is there
 };
 
 // Rows of a tile, and how the three kernels are launched. All have blocks of 128 threads. In the
@@ -119,6 +120,28 @@ static __device__ __forceinline__ float turn_value(const rotation &by, const flo
     const float a = x[adjacent ? 2 * pair : pair];
     const float b = x[adjacent ? 2 * pair + 1 : pair + n_pairs];
     return is_second ? fmaf(a, angle[1], b * angle[0]) : fmaf(a, angle[0], -b * angle[1]);
+}
+
+// ---- Keys ---------------------------------------------------------------------------------------
+
+static __host__ __device__ __forceinline__ uint32_t first_key_seen(const dense_attend_args &a)
+{
+    const uint32_t first_end = a.n_keys >= a.n_tokens ? a.n_keys - a.n_tokens + 1 : 0;
+    return a.n_window != 0 && a.n_window < first_end ? first_end - a.n_window : 0;
+}
+
+// The job with all that follows from the number of its keys.
+static __host__ __device__ __forceinline__ attend_job with_keys(attend_job job, uint32_t n_keys)
+{
+    job.a.n_keys = n_keys;
+    job.first_key = first_key_seen(job.a);
+    job.parts.keys = GPU_PART_KEYS(n_keys - job.first_key, job.parts.n);
+    return job;
+}
+
+static __device__ __forceinline__ attend_job settled(const attend_job &job)
+{
+    return job.dev_n_keys == NULL ? job : with_keys(job, *job.dev_n_keys);
 }
 
 // ---- Rows ---------------------------------------------------------------------------------------

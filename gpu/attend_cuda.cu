@@ -48,10 +48,13 @@ static uint32_t rows_of_tile(attend_kind kind, const dense_attend_args &a)
     return kind == ATTEND_DECODE ? attend_decode_rows(a) : +PLAIN_ROWS;
 }
 
-static uint32_t first_key_seen(const dense_attend_args &a)
+uint32_t attend_reach_cuda(const struct dense_attend_args *args)
 {
-    const uint32_t first_end = a.n_keys >= a.n_tokens ? a.n_keys - a.n_tokens + 1 : 0;
-    return a.n_window != 0 && a.n_window < first_end ? first_end - a.n_window : 0;
+    const uint32_t n_seen = args->n_keys - first_key_seen(*args);
+    uint32_t reach = GPU_PART_STEP;
+    while (reach < n_seen && reach < 1u << 31)
+        reach *= 2;
+    return reach < n_seen ? UINT32_MAX : reach;
 }
 
 static attend_job plan_job(const dense_attend_args &a, attend_kind kind, uint32_t n_sms)
@@ -63,11 +66,10 @@ static attend_job plan_job(const dense_attend_args &a, attend_kind kind, uint32_
     job.n_rows = a.n_tokens * job.group;
     const uint32_t tile = rows_of_tile(kind, a);
     job.n_tiles = (job.n_rows + tile - 1) / tile;
-    job.first_key = first_key_seen(a);
-    job.parts = gpu_cut_keys(
-        a.n_keys - job.first_key, static_cast<size_t>(job.n_tiles) * a.n_kv_heads,
-        units_wanted(kind, n_sms), kind == ATTEND_PREFILL ? prefill_least_keys : least_keys);
-    return job;
+    job.parts = gpu_cut_keys(attend_reach_cuda(&a), static_cast<size_t>(job.n_tiles) * a.n_kv_heads,
+                             units_wanted(kind, n_sms),
+                             kind == ATTEND_PREFILL ? prefill_least_keys : least_keys);
+    return with_keys(job, a.n_keys);
 }
 
 size_t attend_dense_cuda_bytes(const struct dense_attend_args *args, uint32_t n_sms)
@@ -99,13 +101,14 @@ cudaError_t attend_open_cuda(void)
     return attend_prefill_open();
 }
 
-cudaError_t attend_dense_cuda(const struct dense_attend_args *args, uint32_t n_sms,
-                              void *dev_scratch, cudaStream_t stream)
+cudaError_t attend_dense_cuda(const struct dense_attend_args *args, const uint32_t *dev_n_keys,
+                              uint32_t n_sms, void *dev_scratch, cudaStream_t stream)
 {
     const size_t n_rows = static_cast<size_t>(args->n_tokens) * args->n_heads;
     if (n_rows == 0) return cudaSuccess;
     const attend_kind kind = choose_kind(*args);
     attend_job job = plan_job(*args, kind, n_sms);
+    job.dev_n_keys = dev_n_keys;
     job.o = job.parts.n == 1 ? args->dev_out : static_cast<float *>(dev_scratch);
     job.lse = job.parts.n == 1 ? args->dev_lse : job.o + job.parts.n * n_rows * args->d_v;
     const cudaError_t error = kind == ATTEND_PREFILL  ? attend_prefill(job, stream)

@@ -201,13 +201,14 @@ static __device__ __forceinline__ void write_rows(const attend_job &job, uint32_
 }
 
 template <class V, int D, int TILES>
-__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_decode_kernel(attend_job job)
+__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_decode_kernel(attend_job asked)
 {
     // The next keys are asked for before the values are used, unless registers are short; then 16
     // KiB are under way at the beginning of a step.
     enum { FETCHES = TILES * D <= 128 };
     SHARED_ARRAY(uint4, queries, TILES * D / 16 * GPU_WARP);
     SHARED_ARRAY(float, factors, TILES *DECODE_ROWS);
+    const attend_job job = settled(asked);
     const dense_attend_args &a = job.a;
     const uint32_t group = threadIdx.x % GPU_WARP / 4;
     const uint32_t first = blockIdx.x % job.n_tiles * TILES * DECODE_ROWS;

@@ -11,10 +11,11 @@
 #include "gpu/attend_plain.cuh"
 
 template <class V, bool is_whole>
-__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_plain_kernel(attend_job job)
+__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_plain_kernel(attend_job asked)
 {
     SHARED_ARRAY(float4, query_pieces, PLAIN_ROWS * D_MAX / PIECE);
     SHARED_ARRAY(float, weights, ATTEND_THREADS *PLAIN_ROWS);
+    const attend_job job = settled(asked);
     const dense_attend_args &a = job.a;
     const uint32_t lane = threadIdx.x % GPU_WARP, warp = threadIdx.x / GPU_WARP;
     const uint32_t d = (a.d_k + PIECE - 1) / PIECE * PIECE;

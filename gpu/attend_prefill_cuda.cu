@@ -232,11 +232,12 @@ static __device__ __forceinline__ void write_rows(const attend_job &job, uint32_
 }
 
 template <class V, int D>
-__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_prefill_kernel(attend_job job)
+__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_prefill_kernel(attend_job asked)
 {
     enum { KEYS = prefill_size<D>::KEYS, TILE = prefill_size<D>::TILE };
     SHARED_DYNAMIC(memory);
     uint16_t *tiles = reinterpret_cast<uint16_t *>(memory); // keys, values, keys, values
+    const attend_job job = settled(asked);
     const dense_attend_args &a = job.a;
     // The last tiles see the most keys: they go first, so that blocks end together.
     const uint32_t first = (job.n_tiles - 1 - blockIdx.x % job.n_tiles) * PREFILL_ROWS;

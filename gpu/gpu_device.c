@@ -58,7 +58,8 @@ static fathom_status alloc(fathom_device *device, size_t bytes, const char *what
 // CUDA waits for what the device was given, for that may still use it.
 static void release(fathom_device *device, void *dev, size_t bytes)
 {
-    (void)device, (void)bytes;
+    (void)bytes;
+    gpu_step_forget(of(device));
     (void)cudaFree(dev);
 }
 
@@ -119,7 +120,8 @@ static void move(fathom_device *device, void *dev_to, const void *dev_from, size
     struct gpu_device *gpu = of(device);
     uint8_t *to = dev_to;
     const uint8_t *from = dev_from;
-    cudaError_t error = cudaSetDevice(gpu->index);
+    // What went wrong with what was kept back goes on to be wrong: a sync tells.
+    cudaError_t error = gpu_enter(gpu) < 0 ? cudaErrorUnknown : cudaSuccess;
     const bool overlap = to < from + bytes && from < to + bytes;
     if (error == cudaSuccess && bytes > 0 && to != from)
         error = overlap ? slide(gpu, to, from, bytes) : copy(gpu, to, from, bytes);
@@ -134,6 +136,25 @@ static fathom_status sync(fathom_device *device)
     FATHOM_TRY(tell_lost(gpu));
     GPU_TRY(cudaStreamSynchronize, gpu->stream);
     return FATHOM_OK;
+}
+
+// The event is free again at once: a wait is for what it meant when the wait was queued.
+static fathom_status let_wait(struct gpu_device *gpu, cudaStream_t later, cudaStream_t earlier)
+{
+    FATHOM_TRY(gpu_enter(gpu));
+    GPU_TRY(cudaEventRecord, gpu->order, earlier);
+    GPU_TRY(cudaStreamWaitEvent, later, gpu->order, 0);
+    return FATHOM_OK;
+}
+
+static fathom_status wait_stream(fathom_device *device, void *stream)
+{
+    return let_wait(of(device), of(device)->stream, stream);
+}
+
+static fathom_status hold_stream(fathom_device *device, void *stream)
+{
+    return let_wait(of(device), stream, of(device)->stream);
 }
 
 static uint64_t free_bytes(fathom_device *device)
@@ -152,9 +173,11 @@ static void close_gpu(struct gpu_device *gpu)
     if (gpu->stream != NULL) (void)cudaStreamSynchronize(gpu->stream);
     gpu_blas_close(&gpu->blas);
     gpu_staging_close(&gpu->staging);
+    gpu_step_close(gpu);
     (void)cudaFree(gpu->dev_guest);
     (void)cudaFree(gpu->dev_scratch);
     (void)cudaFree(gpu->dev_workspace);
+    if (gpu->order != NULL) (void)cudaEventDestroy(gpu->order);
     if (gpu->stream != NULL) (void)cudaStreamDestroy(gpu->stream);
     mem_free(gpu);
 }
@@ -177,6 +200,10 @@ static const struct device_ops gpu_device_ops = {
     .free_bytes = free_bytes,
     .store_rows = gpu_attend_store_rows,
     .attend_dense = gpu_attend_dense,
+    .step_begin = gpu_step_begin,
+    .step_end = gpu_step_end,
+    .wait_stream = wait_stream,
+    .hold_stream = hold_stream,
     .close = close_device,
 };
 
@@ -202,7 +229,9 @@ static fathom_status open_parts(struct gpu_device *gpu, const struct gpu_device_
     gpu->n_sms = (uint32_t)n_sms;
     FATHOM_TRY(gpu_status(attend_open_cuda(), "attend_open_cuda"));
     GPU_TRY(cudaStreamCreateWithFlags, &gpu->stream, cudaStreamNonBlocking);
+    GPU_TRY(cudaEventCreateWithFlags, &gpu->order, cudaEventDisableTiming);
     FATHOM_TRY(gpu_staging_open(&gpu->staging, gpu->base.pool, params->staging_bytes));
+    FATHOM_TRY(gpu_step_open(gpu));
     const size_t attend_bytes = (size_t)gpu->n_sms * ATTEND_CUDA_SM_BYTES;
     gpu->product_bytes = params->product_bytes;
     gpu->scratch_bytes =

@@ -3,7 +3,7 @@
 
 #include "gpu/gpu_grid.h"
 
-enum { BLOCKS_MAX = 4096, ROW_COLUMNS_PER_THREAD = 4, PART_STEP = 64 };
+enum { BLOCKS_MAX = 4096, ROW_COLUMNS_PER_THREAD = 4 };
 
 static uint32_t at_most(size_t n, uint32_t max)
 {
@@ -44,7 +44,7 @@ struct gpu_parts gpu_cut_keys(uint32_t n_keys, size_t n_units, size_t n_wanted, 
     const size_t wanted = n_units < n_wanted ? (n_wanted + n_units - 1) / n_units : 1;
     const uint32_t most = n_keys / least_keys;
     const uint32_t n = most > 1 ? at_most(wanted, most) : 1;
-    const uint32_t keys = (n_keys / n / PART_STEP + 1) * PART_STEP;
+    const uint32_t keys = GPU_PART_KEYS(n_keys, n);
     const uint32_t n_cut = (uint32_t)(((uint64_t)n_keys + keys - 1) / keys);
     return (struct gpu_parts){n_cut > 0 ? n_cut : 1, keys};
 }

@@ -36,6 +36,9 @@ struct gpu_parts {
     uint32_t n;
     uint32_t keys;
 };
+// Keys of one of n parts, for host and device; the last parts may then be empty.
+#define GPU_PART_STEP            64
+#define GPU_PART_KEYS(n_keys, n) (((n_keys) / (n) / GPU_PART_STEP + 1) * GPU_PART_STEP)
 
 // Cuts n_keys such that n_units of work become about n_wanted, and fewer than twice that, unless
 // there are as many without; into parts of least_keys at least.

@@ -6,7 +6,6 @@
 #include "gpu/gpu_private.h"
 #include "gpu/logits_cuda.h"
 #include "gpu/product_rows.h"
-#include "gpu/vector_cuda.h"
 #include "src/base/dtype.h"
 #include "src/base/mem.h"
 #include "src/base/pool.h"
@@ -32,8 +31,8 @@ static fathom_status new_weight(const struct weight_desc *desc, struct weight **
 static void weight_close(fathom_device *device, struct weight **weight)
 {
     if (weight == NULL || *weight == NULL) return;
-    fathom_device *host = ((struct gpu_device *)device)->host;
-    host->linear->weight_close(host, &(*weight)->table);
+    struct gpu_device *gpu = (struct gpu_device *)device;
+    gpu->host->linear->weight_close(gpu->host, &(*weight)->table);
     device->ops->release(device, (*weight)->dev, weight_bytes(*weight));
     if ((*weight)->ram != NULL) mem_unreserve((*weight)->ram, weight_bytes(*weight));
     mem_free(*weight);
@@ -183,22 +182,20 @@ static fathom_status embed(fathom_device *device, const struct weight *table, co
 static fathom_status rmsnorm(fathom_device *device, const float *dev_x, const float *dev_weight,
                              float *dev_out, size_t n_rows, size_t n_cols, float eps)
 {
-    const struct gpu_device *gpu = (const struct gpu_device *)device;
-    const struct rmsnorm_args args = {dev_x, dev_weight, dev_out, n_rows, n_cols, eps};
+    const struct gpu_op op = {
+        .kind = GPU_RMSNORM,
+        .args.rmsnorm = {dev_x, dev_weight, dev_out, n_rows, n_cols, eps},
+    };
     GPU_RANGE("rmsnorm");
-    FATHOM_TRY(gpu_enter(gpu));
-    GPU_TRY(rmsnorm_cuda, &args, gpu->stream);
-    return FATHOM_OK;
+    return gpu_step_do((struct gpu_device *)device, &op);
 }
 
 static fathom_status swiglu(fathom_device *device, const float *dev_gate, const float *dev_up,
                             float *dev_out, size_t n)
 {
-    const struct gpu_device *gpu = (const struct gpu_device *)device;
+    const struct gpu_op op = {.kind = GPU_SWIGLU, .args.swiglu = {dev_gate, dev_up, dev_out, n}};
     GPU_RANGE("swiglu");
-    FATHOM_TRY(gpu_enter(gpu));
-    GPU_TRY(swiglu_cuda, dev_gate, dev_up, dev_out, n, gpu->stream);
-    return FATHOM_OK;
+    return gpu_step_do((struct gpu_device *)device, &op);
 }
 
 static fathom_status best_logits(fathom_device *device, const float *dev_logits, uint32_t n_logits,

@@ -60,6 +60,11 @@ static fathom_status decode(const struct gpu_device *gpu, const struct matmul_ma
     return FATHOM_OK;
 }
 
+fathom_status gpu_matmul_decode(struct gpu_device *gpu, const struct matmul_many_args *args)
+{
+    return decode(gpu, args, 0, args->n_tokens);
+}
+
 // ---- Many tokens --------------------------------------------------------------------------------
 
 // Tokens first .. first + n - 1 of a call.
@@ -181,12 +186,17 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
     struct gpu_device *gpu = (struct gpu_device *)device;
     bool in_ram = false;
     GPU_RANGE("matmul");
-    FATHOM_TRY(gpu_enter(gpu));
     if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
         return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
                           MATMUL_PRODUCTS_MAX);
     for (uint32_t i = 0; i < args->n_products; i++)
         in_ram = in_ram || args->products[i].weight->ram != NULL;
+    if (args->n_tokens == 0) return FATHOM_OK;
+    if (!in_ram && args->n_tokens <= PRODUCT_TOKENS_MAX) {
+        const struct gpu_op op = {.kind = GPU_MATMUL, .args.matmul = *args};
+        return gpu_step_do(gpu, &op);
+    }
+    FATHOM_TRY(gpu_enter(gpu));
     if (!in_ram) return multiply_here(gpu, args);
     // There is room for one guest: one after the other.
     for (uint32_t i = 0; i < args->n_products; i++) {

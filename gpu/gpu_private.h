@@ -10,6 +10,7 @@
 #include "gpu/gpu_error.h"
 #include "gpu/gpu_range.h"
 #include "gpu/gpu_staging.h"
+#include "gpu/gpu_step.h"
 #include "src/iface/device.h"
 #include "src/iface/linear.h"
 
@@ -18,6 +19,7 @@ struct gpu_device {
     fathom_device *host;       // owned
     int index;
     cudaStream_t stream;
+    cudaEvent_t order; // with streams of callers
     struct gpu_staging staging;
     struct gpu_blas blas;
     void *dev_workspace;  // cuBLAS's
@@ -26,6 +28,7 @@ struct gpu_device {
     size_t product_bytes; // of it, for products
     uint8_t *dev_guest;   // [guest_bytes] packed rows of whichever weight in RAM is multiplied
     size_t guest_bytes;
+    struct gpu_step step;
     uint32_t n_sms;   // multiprocessors
     cudaError_t lost; // of a call that cannot return it: told by the next that can
 };
@@ -43,10 +46,12 @@ static inline size_t weight_bytes(const struct weight *weight)
     return weight->desc.n_rows * weight->row_bytes;
 }
 
-// Every operation begins with it: what CUDA calls the current device belongs to the thread.
-static inline fathom_status gpu_enter(const struct gpu_device *gpu)
+// What is done at once begins with it: what CUDA calls the current device belongs to the thread,
+// and what was kept back comes first.
+static inline fathom_status gpu_enter(struct gpu_device *gpu)
 {
-    return gpu_status(cudaSetDevice(gpu->index), "cudaSetDevice");
+    GPU_TRY(cudaSetDevice, gpu->index);
+    return gpu_step_flush(gpu);
 }
 
 // ---- gpu_device.c -------------------------------------------------------------------------------
@@ -58,6 +63,8 @@ extern const struct linear_ops gpu_linear_ops;
 
 // ---- gpu_matmul.c -------------------------------------------------------------------------------
 fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *args);
+// Of at most PRODUCT_TOKENS_MAX tokens, and weights on the device.
+fathom_status gpu_matmul_decode(struct gpu_device *gpu, const struct matmul_many_args *args);
 
 // ---- gpu_attend.c -------------------------------------------------------------------------------
 fathom_status gpu_attend_store_rows(fathom_device *device, const struct store_rows_args *args);

@@ -20,16 +20,18 @@ static __device__ __forceinline__ void store_value(int32_t type, void *row, uint
         static_cast<__nv_bfloat16 *>(row)[c] = __float2bfloat16_rn(x);
 }
 
-__global__ void __launch_bounds__(GPU_VALUE_THREADS) store_rows_kernel(store_rows_args args)
+__global__ void __launch_bounds__(GPU_VALUE_THREADS)
+    store_rows_kernel(store_rows_args args, const uint32_t *dev_row)
 {
     const size_t n = static_cast<size_t>(args.n_tokens) * args.n_heads * args.d;
     const rotation by = {args.dev_cos_sin, args.n_rot, args.pairing};
+    const size_t first = dev_row == NULL ? args.row : *dev_row;
     for (size_t i = first_item(); i < n; i += item_stride()) {
         const size_t vector = i / args.d, token = vector / args.n_heads;
         const uint32_t c = static_cast<uint32_t>(i % args.d);
         char *row = static_cast<char *>(args.dev_rows) +
                     vector % args.n_heads * args.head_stride_bytes +
-                    (args.row + token) * args.row_bytes;
+                    (first + token) * args.row_bytes;
         store_value(args.type, row, c, turn_value(by, args.dev_x + vector * args.d, token, c));
     }
 }
@@ -105,11 +107,12 @@ __global__ void __launch_bounds__(MERGE_WARPS *GPU_WARP)
     }
 }
 
-cudaError_t store_rows_cuda(const struct store_rows_args *args, cudaStream_t stream)
+cudaError_t store_rows_cuda(const struct store_rows_args *args, const uint32_t *dev_row,
+                            cudaStream_t stream)
 {
     const size_t n = (size_t)args->n_tokens * args->n_heads * args->d;
     if (n == 0) return cudaSuccess;
-    return LAUNCH(store_rows_kernel, gpu_grid_values(n), stream, *args);
+    return LAUNCH(store_rows_kernel, gpu_grid_values(n), stream, *args, dev_row);
 }
 
 cudaError_t merge_cuda(const struct merge_args *args, cudaStream_t stream)

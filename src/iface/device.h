@@ -1,8 +1,9 @@
 // Contract: a device, a place with memory and an ordered queue of operations.
 //
-// All entries but free_bytes are mandatory. Operations are queued in order and may be asynchronous;
-// `download` and `sync` wait. The CPU device has finished when the call returns. Pointers named
-// dev_* lie in the device's memory and must not be dereferenced by the caller.
+// Entries that may be NULL say so; all others are mandatory. Operations are queued in order
+// and may be asynchronous; `download` and `sync` wait. The CPU device has finished when the call
+// returns. Pointers named dev_* lie in the device's memory and must not be dereferenced by the
+// caller.
 
 #ifndef FATHOM_SRC_IFACE_DEVICE_H
 #define FATHOM_SRC_IFACE_DEVICE_H
@@ -73,6 +74,15 @@ struct device_ops {
     uint64_t (*free_bytes)(fathom_device *device);
     fathom_status (*store_rows)(fathom_device *device, const struct store_rows_args *args);
     fathom_status (*attend_dense)(fathom_device *device, const struct dense_attend_args *args);
+    // Around a step of one token, which ends with download or sync: the device may keep store_rows,
+    // attend_dense, matmul, rmsnorm and swiglu back until something else is asked of it, tell their
+    // faults as late, and do them faster when steps are alike but for `row` and `n_keys`. What is
+    // kept back at the end is of a step that failed, and forgotten. NULL, both: nothing to gain.
+    void (*step_begin)(fathom_device *device);
+    void (*step_end)(fathom_device *device);
+    // fathom_device_wait_stream and fathom_stream_wait_device. NULL, both: it has no streams.
+    fathom_status (*wait_stream)(fathom_device *device, void *stream);
+    fathom_status (*hold_stream)(fathom_device *device, void *stream);
     void (*close)(fathom_device *device); // frees the device itself
 };
 

@@ -67,6 +67,16 @@ static void draw_case(struct rng *rng, struct dense_problem *p)
     a->n_heads *= a->n_kv_heads;
 }
 
+// A number of keys that is not theirs, and of equal reach.
+static uint32_t other_keys(struct rng *rng, const struct dense_attend_args *args)
+{
+    struct dense_attend_args other = *args;
+    do
+        other.n_keys = 1 + rng_below(rng, 2 * args->n_keys + 64);
+    while (attend_reach_cuda(&other) != attend_reach_cuda(args));
+    return other.n_keys;
+}
+
 static void run_random_shapes(void)
 {
     struct rng rng;
@@ -75,6 +85,7 @@ static void run_random_shapes(void)
     for (int n = 0; n < 40; n++) {
         struct dense_problem p;
         draw_case(&rng, &p);
+        if (n % 2 == 0) p.said_keys = other_keys(&rng, &p.args);
         dense_open(&p, &rng, n % 3 == 0, 1);
         check_problem(&p, n % 5 != 0);
         dense_close(&p);
@@ -116,6 +127,7 @@ static void run_parts(void)
     for (int n = 0; n < 3; n++) {
         struct dense_problem p = plain_case(types[n], 32, 4, n == 0 ? 40 : 2, 1500);
         p.n_sms = 16;
+        p.said_keys = n == 1 ? 1100 : 0;
         dense_open(&p, &rng, false, 1);
         assert_true(attend_dense_cuda_bytes(&p.args, p.n_sms) > 0);
         check_problem(&p, true);

@@ -11,6 +11,8 @@
 struct dense_problem {
     struct dense_attend_args args; // its pointers are the device's, and set in a run
     uint32_t n_sms;
+    uint32_t
+        said_keys; // stands in args.n_keys, and that in the device's memory; 0: as args have it
     float *q, *cos_sin; // cos_sin: NULL unless args.n_rot > 0
     char *k, *v;        // 0xff, which is NaN in all types, beside the rows
     size_t lead;        // bytes before the first row

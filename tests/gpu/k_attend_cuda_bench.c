@@ -21,7 +21,7 @@ struct bench_job {
 static void attend_once(void *arg)
 {
     const struct bench_job *job = arg;
-    gpu_ok(attend_dense_cuda(&job->args, job->n_sms, job->dev_scratch, NULL));
+    gpu_ok(attend_dense_cuda(&job->args, NULL, job->n_sms, job->dev_scratch, NULL));
 }
 
 // Keys to values, which are not looked at afterwards: reads and writes rows_bytes.

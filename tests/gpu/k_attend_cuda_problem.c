@@ -253,16 +253,19 @@ void dense_run(struct dense_problem *p, bool with_lse)
     float *dev_o = gpu_new(n_rows * a->d_v * sizeof(float));
     float *dev_lse = with_lse ? gpu_new(n_rows * sizeof(float)) : NULL;
     void *dev_scratch = scratch_bytes == 0 ? NULL : gpu_new(scratch_bytes);
+    uint32_t *dev_n_keys = p->said_keys == 0 ? NULL : gpu_put(&a->n_keys, sizeof a->n_keys);
     a->dev_k = dev_k + p->lead;
     a->dev_v = dev_v + p->lead;
     a->dev_q = dev_q;
     a->dev_cos_sin = dev_angles;
     a->dev_out = dev_o;
     a->dev_lse = dev_lse;
-    gpu_ok(attend_dense_cuda(a, p->n_sms, dev_scratch, NULL));
+    struct dense_attend_args said = *a;
+    if (p->said_keys > 0) said.n_keys = p->said_keys;
+    gpu_ok(attend_dense_cuda(&said, dev_n_keys, p->n_sms, dev_scratch, NULL));
     gpu_take(p->o, dev_o, n_rows * a->d_v * sizeof(float));
     if (with_lse) gpu_take(p->lse, dev_lse, n_rows * sizeof(float));
-    void *blocks[] = {dev_k, dev_v, dev_q, dev_angles, dev_scratch};
+    void *blocks[] = {dev_k, dev_v, dev_q, dev_angles, dev_scratch, dev_n_keys};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         gpu_ok(cudaFree(blocks[i]));
 }

@@ -107,8 +107,13 @@ static void check_store(struct rng *rng, struct store_rows_args a)
     a.dev_x = dev_x;
     a.dev_cos_sin = dev_angles;
     a.dev_rows = dev_rows;
-    gpu_ok(store_rows_cuda(&a, NULL));
+    struct store_rows_args said = a;
+    const bool on_device = rng_below(rng, 2) == 1;
+    uint32_t *dev_row = gpu_put(&a.row, sizeof a.row);
+    if (on_device) said.row = 1u << 30;
+    gpu_ok(store_rows_cuda(&said, on_device ? dev_row : NULL, NULL));
     gpu_take(got, dev_rows, bytes);
+    gpu_ok(cudaFree(dev_row));
     gpu_ok(cudaFree(dev_x));
     gpu_ok(cudaFree(dev_angles));
     store_reference(&a, x, n_angles == 0 ? NULL : angles, want);

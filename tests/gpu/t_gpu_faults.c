@@ -121,6 +121,22 @@ static void test_no_gpu(void **state)
 
 enum { COLS = 64, ROWS = 40, TOKENS = 12 };
 
+// Three steps alike: each operation by itself, a graph that is recorded, and that graph again.
+static fathom_status use_steps(fathom_device *device, const struct matmul_many_args *product,
+                               float *dev_x)
+{
+    fathom_status status = FATHOM_OK;
+    for (int i = 0; i < 3 && status >= 0; i++) {
+        device->ops->step_begin(device);
+        status = device->linear->matmul(device, product);
+        if (status >= 0)
+            status = device->linear->rmsnorm(device, dev_x, dev_x, dev_x, 1, COLS, 1e-5f);
+        if (status >= 0) status = device->ops->sync(device);
+        device->ops->step_end(device);
+    }
+    return status;
+}
+
 // Opens a device and has it do some of everything.
 static fathom_status use(fathom_device *host, bool *opened)
 {
@@ -155,11 +171,15 @@ static fathom_status use(fathom_device *host, bool *opened)
     FATHOM_CHECK(linear->matmul(device, &args), out);
     args.n_tokens = 1;
     FATHOM_CHECK(linear->matmul(device, &args), out);
+    args.n_products = 1;
+    FATHOM_CHECK(use_steps(device, &args, dev_x), out);
     FATHOM_CHECK(linear->rmsnorm(device, dev_x, dev_out, dev_x, TOKENS, COLS, 1e-5f), out);
     FATHOM_CHECK(linear->swiglu(device, dev_x, dev_x, dev_x, TOKENS * COLS), out);
     FATHOM_CHECK(linear->best_logits(device, dev_out, ROWS, best, 2), out);
     ops->move(device, dev_x, (float *)dev_x + COLS, sizeof x / 2);
     FATHOM_CHECK(ops->download(device, out, dev_out, sizeof out), out);
+    FATHOM_CHECK(fathom_device_wait_stream(device, NULL), out);
+    FATHOM_CHECK(fathom_stream_wait_device(device, NULL), out);
     status = ops->sync(device);
 out:
     linear->weight_close(device, &weight);

@@ -363,6 +363,18 @@ static void test_bad_params(void **state)
     EXPECT_BAD(p.rope.scaling = FATHOM_ROPE_SCALING_LONGROPE, "divisors");
 }
 
+// The CPU has none to wait for.
+static void test_no_streams(void **state)
+{
+    (void)state;
+    int stream = 0;
+    fathom_device *device = open_device(1, FATHOM_ISA_ALL);
+    check_error(fathom_device_wait_stream(device, &stream), FATHOM_EUNSUPPORTED, "no streams");
+    check_error(fathom_stream_wait_device(device, &stream), FATHOM_EUNSUPPORTED, "no streams");
+    check_error(fathom_stream_wait_device(NULL, &stream), FATHOM_EINVAL, "no device");
+    fathom_device_close(&device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,7 +382,7 @@ int main(void)
         cmocka_unit_test(test_window),      cmocka_unit_test(test_unrotated_mqa),
         cmocka_unit_test(test_split_keys),  cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_interleaved), cmocka_unit_test(test_misuse),
-        cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_bad_params),  cmocka_unit_test(test_no_streams),
     };
     printf("seed %d\n", SEED);
     return check_run("engine", tests, sizeof tests / sizeof *tests);
