@@ -8,15 +8,25 @@
 #include <math.h>
 #include <unistd.h>
 
-// Token by token, what the reference had: through the kernels of decoding.
-static void test_decode(void **state)
+// By how much the best logit leads.
+static float lead(const float *logits)
 {
-    (void)state;
+    const int32_t best = story_best(logits);
+    float next = -INFINITY;
+    for (int32_t i = 0; i < STORY_VOCAB; i++)
+        if (i != best && logits[i] > next) next = logits[i];
+    return logits[best] - next;
+}
+
+// Token by token, what the reference had, wherever that leads by more than what a logit may be off
+// by: through the kernels of decoding.
+static void check_decode(const char *type, float most)
+{
     struct story_rig rig;
     int32_t ids[STORY_STEPS];
     float *want;
-    double worst = 0.0;
-    const char *path = story_convert("f32"); // may skip the test: before anything is taken
+    float worst = 0;
+    const char *path = story_convert(type); // may skip the test: before anything is taken
     story_reference(&want, ids);
     float *got = story_logits();
     emu_begin(&emu_modes[0]);
@@ -26,19 +36,26 @@ static void test_decode(void **state)
     // All tokens but the first, and where a reach ends (64, 128 keys).
     assert_true(emu_graph_launches() >= STORY_STEPS - 3);
     for (int i = 0; i < STORY_STEPS; i++) {
-        assert_int_equal(story_best(got + i * STORY_VOCAB), ids[i]);
+        if (most == 0 || lead(want + i * STORY_VOCAB) > most)
+            assert_int_equal(story_best(got + i * STORY_VOCAB), ids[i]);
         for (int j = 0; j < STORY_VOCAB; j++) {
-            const double error =
-                fabs((double)got[i * STORY_VOCAB + j] - (double)want[i * STORY_VOCAB + j]);
+            const float error = fabsf(got[i * STORY_VOCAB + j] - want[i * STORY_VOCAB + j]);
             worst = error > worst || isnan(error) ? error : worst;
         }
     }
-    printf("largest error of a logit %.2g\n", worst);
-    assert_true(worst <= 1e-3);
+    printf("%s: largest error of a logit %.2g\n", type, (double)worst);
+    assert_true(worst <= (most == 0 ? 1e-3f : most));
     story_close(&rig);
     assert_int_equal(emu_end(), 0);
     mem_free(want);
     mem_free(got);
+}
+
+static void test_decode(void **state)
+{
+    (void)state;
+    check_decode("f32", 0); // all of them
+    check_decode("f16", 0.05f);
 }
 
 // As prompts are read, in chunks of any size: through cuBLAS. Of the layers whose weights are not
