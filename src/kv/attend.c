@@ -169,7 +169,7 @@ static void account(fathom_engine *engine, uint32_t layer, uint64_t n_sealed_row
 // What is not picked is summed up when somebody asks, and now and then for the statistics.
 static bool coverage_is_due(const fathom_engine *engine, const struct slot *slot)
 {
-    enum { EVERY_TOKENS = 8 };
+    enum { EVERY_TOKENS = 16 };
     const struct fathom_kv_params *kv = &engine->params.kv;
     return kv->coverage > 0.0f || kv->verify_share > 0.0f || slot->n_tokens % EVERY_TOKENS == 0;
 }
