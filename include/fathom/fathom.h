@@ -278,7 +278,7 @@ struct fathom_kv_stats {
     uint64_t n_calibrations; // of the threshold
     double calibrate_s;
     double threshold;         // the last one found, of any sequence; 0: none yet
-    uint64_t n_covered;       // picked steps whose coverage was computed: every eighth; all of them
+    uint64_t n_covered;       // picked steps whose coverage was computed: every 16th; all of them
                               // if coverage is asked for or verified
     double coverage_bound;    // mean over these and their query heads
     double coverage_estimate; // likewise
