@@ -11,6 +11,14 @@
 
 // ---- One operation ------------------------------------------------------------------------------
 
+static const size_t args_bytes[] = {
+    [GPU_STORE_ROWS] = sizeof(struct store_rows_args),
+    [GPU_ATTEND] = sizeof(struct dense_attend_args),
+    [GPU_MATMUL] = sizeof(struct matmul_many_args),
+    [GPU_RMSNORM] = sizeof(struct rmsnorm_args),
+    [GPU_SWIGLU] = sizeof(struct gpu_swiglu_args),
+};
+
 // What may differ from step to step.
 static uint32_t *varying(struct gpu_op *op)
 {
@@ -117,7 +125,10 @@ fathom_status gpu_step_flush(struct gpu_device *gpu)
 void gpu_step_forget(struct gpu_device *gpu)
 {
     struct gpu_step *step = &gpu->step;
-    if (step->exec != NULL) (void)cudaGraphExecDestroy(step->exec);
+    if (step->exec != NULL) {
+        (void)cudaStreamSynchronize(gpu->stream); // it may be under way
+        (void)cudaGraphExecDestroy(step->exec);
+    }
     step->exec = NULL;
     step->n_before = 0;
 }
@@ -130,7 +141,9 @@ fathom_status gpu_step_do(struct gpu_device *gpu, const struct gpu_op *op)
         return run(gpu, op, NULL);
     }
     struct gpu_op *kept = &step->ops[step->n_ops];
-    *kept = *op;
+    memset(kept, 0, sizeof *kept); // operations are compared byte by byte
+    kept->kind = op->kind;
+    memcpy(&kept->args, &op->args, args_bytes[op->kind]);
     if (varying(kept) != NULL) step->varies[step->n_ops] = *varying(kept);
     if (op->kind == GPU_STORE_ROWS) *varying(kept) = 0;
     if (op->kind == GPU_ATTEND) *varying(kept) = attend_reach_cuda(&op->args.attend);

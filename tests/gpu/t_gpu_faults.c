@@ -210,7 +210,7 @@ static void test_failing_calls(void **state)
         if (call > n_calls) {
             check_ok(status);
             printf("%llu calls, of which %zu may fail\n", (unsigned long long)n_calls, n_harmless);
-            assert_true(call > 50 && n_harmless <= 8);
+            assert_true(call > 50 && n_harmless <= 9); // 7 of them of a graph
             return;
         }
         if (status == FATHOM_OK)
