@@ -59,6 +59,20 @@ static fathom_status sync(fathom_device *device)
     return FATHOM_OK;
 }
 
+// Nothing to gain: what is asked for is done.
+static void ignore_step(fathom_device *device)
+{
+    (void)device;
+}
+
+static fathom_status no_streams(fathom_device *device, void *stream)
+{
+    (void)stream;
+    return status_set(FATHOM_EUNSUPPORTED,
+                      "%s: it has no streams to wait for: its calls return when their work is done",
+                      device->text);
+}
+
 static void close_device(fathom_device *device)
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
@@ -79,6 +93,10 @@ static const struct device_ops cpu_device_ops = {
     .sync = sync,
     .store_rows = cpu_attend_store_rows,
     .attend_dense = cpu_attend_dense,
+    .step_begin = ignore_step,
+    .step_end = ignore_step,
+    .wait_stream = no_streams,
+    .stream_waits = no_streams,
     .close = close_device,
 };
 

@@ -12,6 +12,8 @@
 
 #include "gpu/attend_cuda.h"
 
+#include <assert.h>
+
 #include "gpu/attend.cuh"
 
 enum { VECTOR_BYTES = 16, VECTOR_VALUES = 8, CHANNELS_MAX = 256 };
@@ -52,14 +54,16 @@ uint32_t attend_reach_cuda(const struct dense_attend_args *args)
 {
     const uint32_t n_seen = args->n_keys - first_key_seen(*args);
     uint32_t reach = GPU_PART_STEP;
-    while (reach < n_seen && reach < 1u << 31)
+    assert(n_seen <= 1u << 31);
+    while (reach < n_seen)
         reach *= 2;
-    return reach < n_seen ? UINT32_MAX : reach;
+    return reach;
 }
 
 static attend_job plan_job(const dense_attend_args &a, attend_kind kind, uint32_t n_sms)
 {
-    const uint32_t least_keys = 64, prefill_least_keys = 256;
+    // Of the reach, which is less than twice the keys: parts have 64 and 256 at least.
+    const uint32_t least_keys = 128, prefill_least_keys = 512;
     attend_job job = {};
     job.a = a;
     job.group = a.n_heads / a.n_kv_heads;

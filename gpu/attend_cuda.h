@@ -18,7 +18,7 @@ extern "C" {
 cudaError_t attend_open_cuda(void);
 
 // What device_ops.store_rows does: the same bits as the CPU's, but for the rounding of rotation.
-// dev_row: where the row is said when the kernel runs; NULL: it is args->row.
+// dev_row: where the kernel reads the row; NULL: it is args->row.
 cudaError_t store_rows_cuda(const struct store_rows_args *args, const uint32_t *dev_row,
                             cudaStream_t stream);
 
@@ -31,12 +31,13 @@ size_t attend_dense_cuda_bytes(const struct dense_attend_args *args, uint32_t n_
 // that a query which is not finite makes all its scores NaN, and that an infinite value which some
 // tokens of a batch do not see may come out as NaN. dev_scratch: as many bytes as above, aligned to
 // 16, NULL if 0; it is free again when the stream has come so far. The same n_sms and arguments
-// give the same bits. dev_n_keys: where n_keys is said when the kernel runs, by a number of equal
-// reach; NULL: it is args->n_keys.
+// give the same bits. dev_n_keys: where the kernels read n_keys; then args->n_keys is any number of
+// the same reach. NULL: it is args->n_keys.
 cudaError_t attend_dense_cuda(const struct dense_attend_args *args, const uint32_t *dev_n_keys,
                               uint32_t n_sms, void *dev_scratch, cudaStream_t stream);
 
-// Calls that differ in n_keys alone, and not in this, are one launch.
+// The keys that the tokens see, rounded up to a power of two, 64 at least. Launches depend on
+// n_keys by this alone.
 uint32_t attend_reach_cuda(const struct dense_attend_args *args);
 
 // What kernel_table.merge does, d_v up to 256.

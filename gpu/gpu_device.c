@@ -55,11 +55,28 @@ static fathom_status alloc(fathom_device *device, size_t bytes, const char *what
     return status;
 }
 
-// CUDA waits for what the device was given, for that may still use it.
+static void keep_fault(struct gpu_device *gpu, fathom_status status)
+{
+    if (status >= 0 || gpu->lost < 0) return;
+    gpu->lost = status;
+    snprintf(gpu->lost_text, sizeof gpu->lost_text, "%s", fathom_last_error());
+}
+
+static fathom_status tell_lost(struct gpu_device *gpu)
+{
+    const fathom_status lost = gpu->lost;
+    gpu->lost = FATHOM_OK;
+    return lost < 0 ? status_set(lost, "%s", gpu->lost_text) : FATHOM_OK;
+}
+
+// What was kept back may name the memory. CUDA waits for what the device was given, for that may
+// still use it.
 static void release(fathom_device *device, void *dev, size_t bytes)
 {
+    struct gpu_device *gpu = of(device);
     (void)bytes;
-    gpu_step_forget(of(device));
+    if (gpu->step.n_ops > 0) keep_fault(gpu, gpu_enter(gpu));
+    gpu_step_forget(gpu);
     (void)cudaFree(dev);
 }
 
@@ -77,14 +94,6 @@ static fathom_status upload(fathom_device *device, void *dev, const void *host, 
     return gpu_staging_upload(&gpu->staging, gpu->stream, dev, host, bytes);
 }
 
-// A fault of a call that could not return it.
-static fathom_status tell_lost(struct gpu_device *gpu)
-{
-    const cudaError_t lost = gpu->lost;
-    gpu->lost = cudaSuccess;
-    return gpu_status(lost, "cudaMemcpyAsync on the device");
-}
-
 static fathom_status download(fathom_device *device, void *host, const void *dev, size_t bytes)
 {
     struct gpu_device *gpu = of(device);
@@ -94,38 +103,39 @@ static fathom_status download(fathom_device *device, void *host, const void *dev
     return gpu_staging_download(&gpu->staging, gpu->stream, host, dev, bytes);
 }
 
-static cudaError_t copy(const struct gpu_device *gpu, void *to, const void *from, size_t bytes)
+static fathom_status copy(const struct gpu_device *gpu, void *to, const void *from, size_t bytes)
 {
-    return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, gpu->stream);
+    GPU_TRY(cudaMemcpyAsync, to, from, bytes, cudaMemcpyDeviceToDevice, gpu->stream);
+    return FATHOM_OK;
 }
 
 // Piece by piece through scratch, from the end that is moved away from: a piece overwrites nothing
 // but what has been moved.
-static cudaError_t slide(const struct gpu_device *gpu, uint8_t *to, const uint8_t *from,
-                         size_t bytes)
+static fathom_status slide(const struct gpu_device *gpu, uint8_t *to, const uint8_t *from,
+                           size_t bytes)
 {
     const size_t most = gpu->scratch_bytes;
-    cudaError_t error = cudaSuccess;
-    for (size_t done = 0, n; done < bytes && error == cudaSuccess; done += n) {
+    for (size_t done = 0, n; done < bytes; done += n) {
         n = bytes - done < most ? bytes - done : most;
         const size_t at = to < from ? done : bytes - done - n;
-        error = copy(gpu, gpu->dev_scratch, from + at, n);
-        if (error == cudaSuccess) error = copy(gpu, to + at, gpu->dev_scratch, n);
+        FATHOM_TRY(copy(gpu, gpu->dev_scratch, from + at, n));
+        FATHOM_TRY(copy(gpu, to + at, gpu->dev_scratch, n));
     }
-    return error;
+    return FATHOM_OK;
+}
+
+static fathom_status try_move(struct gpu_device *gpu, uint8_t *to, const uint8_t *from,
+                              size_t bytes)
+{
+    const bool overlap = to < from + bytes && from < to + bytes;
+    FATHOM_TRY(gpu_enter(gpu));
+    if (bytes == 0 || to == from) return FATHOM_OK;
+    return overlap ? slide(gpu, to, from, bytes) : copy(gpu, to, from, bytes);
 }
 
 static void move(fathom_device *device, void *dev_to, const void *dev_from, size_t bytes)
 {
-    struct gpu_device *gpu = of(device);
-    uint8_t *to = dev_to;
-    const uint8_t *from = dev_from;
-    // What went wrong with what was kept back goes on to be wrong: a sync tells.
-    cudaError_t error = gpu_enter(gpu) < 0 ? cudaErrorUnknown : cudaSuccess;
-    const bool overlap = to < from + bytes && from < to + bytes;
-    if (error == cudaSuccess && bytes > 0 && to != from)
-        error = overlap ? slide(gpu, to, from, bytes) : copy(gpu, to, from, bytes);
-    if (gpu->lost == cudaSuccess) gpu->lost = error;
+    keep_fault(of(device), try_move(of(device), dev_to, dev_from, bytes));
 }
 
 static fathom_status sync(fathom_device *device)
@@ -138,10 +148,17 @@ static fathom_status sync(fathom_device *device)
     return FATHOM_OK;
 }
 
-// The event is free again at once: a wait is for what it meant when the wait was queued.
-static fathom_status let_wait(struct gpu_device *gpu, cudaStream_t later, cudaStream_t earlier)
+// A stream that is captured would pull the device's into its capture. The event is free again at
+// once: a wait is for what it meant when the wait was queued.
+static fathom_status let_wait(struct gpu_device *gpu, cudaStream_t callers, cudaStream_t later,
+                              cudaStream_t earlier)
 {
+    enum cudaStreamCaptureStatus capture;
     FATHOM_TRY(gpu_enter(gpu));
+    GPU_TRY(cudaStreamIsCapturing, callers, &capture);
+    if (capture != cudaStreamCaptureStatusNone)
+        return status_set(FATHOM_EINVAL, "%s: the stream is being captured: end that first",
+                          gpu->base.text);
     GPU_TRY(cudaEventRecord, gpu->order, earlier);
     GPU_TRY(cudaStreamWaitEvent, later, gpu->order, 0);
     return FATHOM_OK;
@@ -149,18 +166,20 @@ static fathom_status let_wait(struct gpu_device *gpu, cudaStream_t later, cudaSt
 
 static fathom_status wait_stream(fathom_device *device, void *stream)
 {
-    return let_wait(of(device), of(device)->stream, stream);
+    return let_wait(of(device), stream, of(device)->stream, stream);
 }
 
-static fathom_status hold_stream(fathom_device *device, void *stream)
+static fathom_status stream_waits(fathom_device *device, void *stream)
 {
-    return let_wait(of(device), stream, of(device)->stream);
+    return let_wait(of(device), stream, stream, of(device)->stream);
 }
 
 static uint64_t free_bytes(fathom_device *device)
 {
     size_t n_free = 0, n_total = 0;
-    if (gpu_enter(of(device)) < 0 || cudaMemGetInfo(&n_free, &n_total) != cudaSuccess) return 0;
+    if (cudaSetDevice(of(device)->index) != cudaSuccess ||
+        cudaMemGetInfo(&n_free, &n_total) != cudaSuccess)
+        return 0;
     return n_free;
 }
 
@@ -203,7 +222,7 @@ static const struct device_ops gpu_device_ops = {
     .step_begin = gpu_step_begin,
     .step_end = gpu_step_end,
     .wait_stream = wait_stream,
-    .hold_stream = hold_stream,
+    .stream_waits = stream_waits,
     .close = close_device,
 };
 

@@ -186,7 +186,6 @@ static fathom_status rmsnorm(fathom_device *device, const float *dev_x, const fl
         .kind = GPU_RMSNORM,
         .args.rmsnorm = {dev_x, dev_weight, dev_out, n_rows, n_cols, eps},
     };
-    GPU_RANGE("rmsnorm");
     return gpu_step_do((struct gpu_device *)device, &op);
 }
 
@@ -194,7 +193,6 @@ static fathom_status swiglu(fathom_device *device, const float *dev_gate, const 
                             float *dev_out, size_t n)
 {
     const struct gpu_op op = {.kind = GPU_SWIGLU, .args.swiglu = {dev_gate, dev_up, dev_out, n}};
-    GPU_RANGE("swiglu");
     return gpu_step_do((struct gpu_device *)device, &op);
 }
 

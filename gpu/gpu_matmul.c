@@ -185,7 +185,6 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
 {
     struct gpu_device *gpu = (struct gpu_device *)device;
     bool in_ram = false;
-    GPU_RANGE("matmul");
     if (args->n_products == 0 || args->n_products > MATMUL_PRODUCTS_MAX)
         return status_set(FATHOM_EINVAL, "n_products=%u: must be 1 to %d", args->n_products,
                           MATMUL_PRODUCTS_MAX);
@@ -196,6 +195,7 @@ fathom_status gpu_matmul(fathom_device *device, const struct matmul_many_args *a
         const struct gpu_op op = {.kind = GPU_MATMUL, .args.matmul = *args};
         return gpu_step_do(gpu, &op);
     }
+    GPU_RANGE("matmul");
     FATHOM_TRY(gpu_enter(gpu));
     if (!in_ram) return multiply_here(gpu, args);
     // There is room for one guest: one after the other.

@@ -1,7 +1,8 @@
 // What the files of the CUDA device share.
 //
-// One stream, which keeps no order with others, does all of the device's work in the order of the
-// calls. Host memory that it reads or writes is pinned memory of `staging`.
+// One stream does all of the device's work in the order of the calls; with others it keeps the
+// order that callers ask for (wait_stream, stream_waits), and no other. Host memory that it reads
+// or writes is pinned memory of `staging`.
 
 #ifndef FATHOM_GPU_GPU_PRIVATE_H
 #define FATHOM_GPU_GPU_PRIVATE_H
@@ -29,8 +30,10 @@ struct gpu_device {
     uint8_t *dev_guest;   // [guest_bytes] packed rows of whichever weight in RAM is multiplied
     size_t guest_bytes;
     struct gpu_step step;
-    uint32_t n_sms;   // multiprocessors
-    cudaError_t lost; // of a call that cannot return it: told by the next that can
+    uint32_t n_sms; // multiprocessors
+    // The fault of a call that cannot return it: told by the next that waits.
+    fathom_status lost;
+    char lost_text[256];
 };
 
 struct weight {

@@ -54,10 +54,16 @@ fathom_status gpu_staging_begin(struct gpu_staging *staging, void **stage)
     return FATHOM_OK;
 }
 
-// The event behind a copy that has been queued; the next stage's turn comes.
+// The event behind a copy that has been queued; the next stage's turn comes. Without the event
+// nothing would tell when the stage is free again: then it is at once.
 static fathom_status mark(struct gpu_staging *staging, cudaStream_t stream)
 {
-    GPU_TRY(cudaEventRecord, staging->free[staging->next], stream);
+    const fathom_status status =
+        gpu_status(cudaEventRecord(staging->free[staging->next], stream), "cudaEventRecord");
+    if (status < 0) {
+        (void)cudaStreamSynchronize(stream);
+        return status;
+    }
     staging->next = (staging->next + 1) % GPU_STAGES;
     return FATHOM_OK;
 }

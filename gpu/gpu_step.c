@@ -11,13 +11,45 @@
 
 // ---- One operation ------------------------------------------------------------------------------
 
-static const size_t args_bytes[] = {
-    [GPU_STORE_ROWS] = sizeof(struct store_rows_args),
-    [GPU_ATTEND] = sizeof(struct dense_attend_args),
-    [GPU_MATMUL] = sizeof(struct matmul_many_args),
-    [GPU_RMSNORM] = sizeof(struct rmsnorm_args),
-    [GPU_SWIGLU] = sizeof(struct gpu_swiglu_args),
-};
+// Operations are compared byte by byte, so what lies between the members of their arguments is made
+// zero where the compiler can; elsewhere it may cost a graph, and nothing else.
+#if defined __has_builtin
+#    if __has_builtin(__builtin_clear_padding)
+#        define CLEAR_PADDING(ARGS) __builtin_clear_padding(ARGS)
+#    endif
+#endif
+#ifndef CLEAR_PADDING
+#    define CLEAR_PADDING(ARGS) (void)(ARGS)
+#endif
+
+static void copy_op(struct gpu_op *to, const struct gpu_op *op)
+{
+#define COPY(MEMBER)                                                                               \
+    do {                                                                                           \
+        memcpy(&to->args.MEMBER, &op->args.MEMBER, sizeof to->args.MEMBER);                        \
+        CLEAR_PADDING(&to->args.MEMBER);                                                           \
+    } while (0)
+    memset(to, 0, sizeof *to);
+    to->kind = op->kind;
+    switch (op->kind) {
+    case GPU_STORE_ROWS:
+        COPY(store_rows);
+        return;
+    case GPU_ATTEND:
+        COPY(attend);
+        return;
+    case GPU_MATMUL:
+        COPY(matmul);
+        return;
+    case GPU_RMSNORM:
+        COPY(rmsnorm);
+        return;
+    case GPU_SWIGLU:
+        COPY(swiglu);
+        return;
+    }
+#undef COPY
+}
 
 // What may differ from step to step.
 static uint32_t *varying(struct gpu_op *op)
@@ -26,11 +58,16 @@ static uint32_t *varying(struct gpu_op *op)
     return op->kind == GPU_ATTEND ? &op->args.attend.n_keys : NULL;
 }
 
-// dev_varies: where it lies on the device, of an operation without it; NULL: in the operation.
+// dev_varies: where that is on the device; NULL: it is in the operation.
 static fathom_status run(struct gpu_device *gpu, const struct gpu_op *op,
                          const uint32_t *dev_varies)
 {
+    static const char *const names[] = {
+        [GPU_STORE_ROWS] = "store rows", [GPU_ATTEND] = "attend", [GPU_MATMUL] = "matmul",
+        [GPU_RMSNORM] = "rmsnorm",       [GPU_SWIGLU] = "swiglu",
+    };
     const struct gpu_swiglu_args *swiglu = &op->args.swiglu;
+    GPU_RANGE(names[op->kind]);
     switch (op->kind) {
     case GPU_STORE_ROWS:
         GPU_TRY(store_rows_cuda, &op->args.store_rows, dev_varies, gpu->stream);
@@ -76,7 +113,8 @@ static fathom_status capture(struct gpu_device *gpu, uint32_t n, cudaGraph_t *gr
     return status < 0 ? status : gpu_status(ended, "cudaStreamEndCapture");
 }
 
-// Without a graph, steps are launched operation by operation, as the first ones are.
+// Without a graph, steps are launched operation by operation, as the first ones are. Another thread
+// that waits for the whole GPU spoils a recording, so a failure is not the last word.
 static void record(struct gpu_device *gpu, uint32_t n)
 {
     struct gpu_step *step = &gpu->step;
@@ -85,12 +123,16 @@ static void record(struct gpu_device *gpu, uint32_t n)
     if (status >= 0)
         status = gpu_status(cudaGraphInstantiate(&step->exec, graph, 0), "cudaGraphInstantiate");
     if (graph != NULL) (void)cudaGraphDestroy(graph);
-    if (status >= 0) return;
+    if (status >= 0) {
+        step->n_failed = 0;
+        return;
+    }
     (void)cudaGetLastError();
     step->exec = NULL;
-    step->is_off = true;
-    log_write(&gpu->base.log, FATHOM_LOG_WARN,
-              "%s: decoding goes on without CUDA graphs, slower: %s", gpu->base.text,
+    step->n_before = 0;
+    step->n_failed++;
+    log_write(&gpu->base.log, FATHOM_LOG_WARN, "%s: decoding goes on without a CUDA graph%s: %s",
+              gpu->base.text, step->n_failed < GPU_STEP_TRIES ? ", and tries again" : ", slower",
               fathom_last_error());
 }
 
@@ -104,8 +146,8 @@ static fathom_status launch(struct gpu_device *gpu, uint32_t n)
     return FATHOM_OK;
 }
 
-// A graph pays from the second time that it is launched: so operations that come a second time are
-// recorded, and those of sequences that take turns are not.
+// What comes a second time is expected to come again, and recorded; what sequences that take turns
+// ask for is not.
 fathom_status gpu_step_flush(struct gpu_device *gpu)
 {
     struct gpu_step *step = &gpu->step;
@@ -113,7 +155,7 @@ fathom_status gpu_step_flush(struct gpu_device *gpu)
     if (n == 0) return FATHOM_OK;
     step->n_ops = 0;
     if (n == step->n_before && memcmp(step->ops, step->before, n * sizeof *step->ops) == 0) {
-        if (step->exec == NULL && !step->is_off) record(gpu, n);
+        if (step->exec == NULL && step->n_failed < GPU_STEP_TRIES) record(gpu, n);
         return step->exec != NULL ? launch(gpu, n) : run_kept(gpu, n);
     }
     gpu_step_forget(gpu);
@@ -125,10 +167,7 @@ fathom_status gpu_step_flush(struct gpu_device *gpu)
 void gpu_step_forget(struct gpu_device *gpu)
 {
     struct gpu_step *step = &gpu->step;
-    if (step->exec != NULL) {
-        (void)cudaStreamSynchronize(gpu->stream); // it may be under way
-        (void)cudaGraphExecDestroy(step->exec);
-    }
+    if (step->exec != NULL) (void)cudaGraphExecDestroy(step->exec); // CUDA lets it end
     step->exec = NULL;
     step->n_before = 0;
 }
@@ -141,12 +180,13 @@ fathom_status gpu_step_do(struct gpu_device *gpu, const struct gpu_op *op)
         return run(gpu, op, NULL);
     }
     struct gpu_op *kept = &step->ops[step->n_ops];
-    memset(kept, 0, sizeof *kept); // operations are compared byte by byte
-    kept->kind = op->kind;
-    memcpy(&kept->args, &op->args, args_bytes[op->kind]);
-    if (varying(kept) != NULL) step->varies[step->n_ops] = *varying(kept);
-    if (op->kind == GPU_STORE_ROWS) *varying(kept) = 0;
-    if (op->kind == GPU_ATTEND) *varying(kept) = attend_reach_cuda(&op->args.attend);
+    copy_op(kept, op);
+    uint32_t *varies = varying(kept);
+    if (varies != NULL) {
+        step->varies[step->n_ops] = *varies;
+        // A number of keys gives way to its reach, by which alone a launch depends on it.
+        *varies = op->kind == GPU_ATTEND ? attend_reach_cuda(&op->args.attend) : 0;
+    }
     step->n_ops++;
     return FATHOM_OK;
 }

@@ -39,14 +39,17 @@ struct gpu_op {
     } args;
 };
 
-enum { GPU_STEP_OPS_MAX = 4096 };
+enum {
+    GPU_STEP_OPS_MAX = 2048,
+    GPU_STEP_TRIES = 3, // that fail one after another, and no graph is recorded any more
+};
 
 struct gpu_step {
     bool is_open;
-    bool is_off;    // graphs are not to be had, and the log has said why
-    uint32_t n_ops; // kept back
+    uint32_t n_failed; // recordings, one after another
+    uint32_t n_ops;    // kept back
     uint32_t n_before;
-    struct gpu_op *ops;    // [GPU_STEP_OPS_MAX] without what varies
+    struct gpu_op *ops;    // [GPU_STEP_OPS_MAX] in place of what varies, 0 or the reach
     struct gpu_op *before; // [GPU_STEP_OPS_MAX] those done last
     uint32_t *varies;      // [GPU_STEP_OPS_MAX] the row, or the number of keys
     uint32_t *dev_varies;  // [GPU_STEP_OPS_MAX]

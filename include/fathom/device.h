@@ -1,9 +1,10 @@
 // A device: the place where tensors lie and are worked on. The model and the engine share one.
 //
 // A CUDA device has memory of its own: rows that callers give to an engine on it (fathom_append,
-// fathom_attend) lie there. An engine on it keeps all rows there: it is dense. Its calls return
-// before their work is done, on a stream of the device's own, which keeps no order with the
-// caller's streams but that of the two functions at the end.
+// fathom_attend) lie there. An engine on it keeps all rows there: it is dense. fathom_append and
+// fathom_attend then return before their work is done, on a stream of the device's own, which keeps
+// no order with the caller's streams but that of the two functions at the end. Calls leave the
+// device's GPU as the thread's current one.
 
 #ifndef FATHOM_DEVICE_H
 #define FATHOM_DEVICE_H
@@ -64,14 +65,16 @@ struct fathom_device_info {
 // whose fault says why. Fills at most n_max of infos; returns how many there are.
 FATHOM_API size_t fathom_device_list(struct fathom_device_info *infos, size_t n_max);
 
-// Order with a stream of the caller's (a cudaStream_t of the same GPU; NULL: its default stream);
-// the host waits for neither. What the device is asked after this call comes after what the stream
-// has been given before it: rows that the stream writes may then be appended or attended with.
+// Order with a stream of the caller's: a cudaStream_t of the same GPU, that no graph is captured
+// from; NULL is the legacy default stream. The host waits for neither. What the device is asked
+// after this call comes after what the stream has been given before it: rows that the stream writes
+// may then be appended or attended with.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_device_wait_stream(fathom_device *device,
                                                                    void *stream);
 // And the reverse: what the stream is given after this call comes after what the device was asked
-// before it, and may read what fathom_attend wrote. EUNSUPPORTED, both, if the device has no
-// streams: the CPU's calls return when their work is done.
+// before it. It may then read what fathom_attend wrote, and write over the rows that were given;
+// not before. EINVAL, both, if the stream is being captured. EUNSUPPORTED, both, if the device has
+// no streams: the CPU's calls return when their work is done.
 FATHOM_API FATHOM_MUST_USE fathom_status fathom_stream_wait_device(fathom_device *device,
                                                                    void *stream);
 

@@ -1,6 +1,6 @@
 // Contract: a device, a place with memory and an ordered queue of operations.
 //
-// Entries that may be NULL say so; all others are mandatory. Operations are queued in order
+// All entries but free_bytes are mandatory. Operations are queued in order
 // and may be asynchronous; `download` and `sync` wait. The CPU device has finished when the call
 // returns. Pointers named dev_* lie in the device's memory and must not be dereferenced by the
 // caller.
@@ -77,12 +77,12 @@ struct device_ops {
     // Around a step of one token, which ends with download or sync: the device may keep store_rows,
     // attend_dense, matmul, rmsnorm and swiglu back until something else is asked of it, tell their
     // faults as late, and do them faster when steps are alike but for `row` and `n_keys`. What is
-    // kept back at the end is of a step that failed, and forgotten. NULL, both: nothing to gain.
+    // kept back at the end is of a step that failed, and forgotten.
     void (*step_begin)(fathom_device *device);
     void (*step_end)(fathom_device *device);
-    // fathom_device_wait_stream and fathom_stream_wait_device. NULL, both: it has no streams.
+    // fathom_device_wait_stream and fathom_stream_wait_device.
     fathom_status (*wait_stream)(fathom_device *device, void *stream);
-    fathom_status (*hold_stream)(fathom_device *device, void *stream);
+    fathom_status (*stream_waits)(fathom_device *device, void *stream);
     void (*close)(fathom_device *device); // frees the device itself
 };
 

@@ -132,25 +132,16 @@ uint64_t fathom_device_free_bytes(fathom_device *device)
     return device->ops->free_bytes != NULL ? device->ops->free_bytes(device) : 0;
 }
 
-static fathom_status no_streams(const fathom_device *device)
-{
-    return status_set(FATHOM_EUNSUPPORTED,
-                      "%s: it has no streams to wait for: its calls return when their work is done",
-                      device->text);
-}
-
 fathom_status fathom_device_wait_stream(fathom_device *device, void *stream)
 {
     if (device == NULL) return status_set(FATHOM_EINVAL, "fathom_device_wait_stream: no device");
-    if (device->ops->wait_stream == NULL) return no_streams(device);
     return device->ops->wait_stream(device, stream);
 }
 
 fathom_status fathom_stream_wait_device(fathom_device *device, void *stream)
 {
     if (device == NULL) return status_set(FATHOM_EINVAL, "fathom_stream_wait_device: no device");
-    if (device->ops->hold_stream == NULL) return no_streams(device);
-    return device->ops->hold_stream(device, stream);
+    return device->ops->stream_waits(device, stream);
 }
 
 void fathom_device_close(fathom_device **device)

@@ -333,10 +333,9 @@ static fathom_status feed_step(fathom_runner *runner, struct fathom_seq seq, con
                               runner->model->info.n_vocab);
     FATHOM_TRY(fathom_step_begin(runner->engine, seq, n_ids));
     fathom_device *device = runner->model->device;
-    const bool alike = n_ids == 1 && device->ops->step_begin != NULL;
-    if (alike) device->ops->step_begin(device);
+    if (n_ids == 1) device->ops->step_begin(device);
     fathom_status status = feed(runner, seq, ids, n_ids, out);
-    if (alike) device->ops->step_end(device);
+    if (n_ids == 1) device->ops->step_end(device);
     if (status >= 0) status = fathom_step_end(runner->engine, seq);
     if (status < 0) fathom_step_cancel(runner->engine, seq);
     return status;

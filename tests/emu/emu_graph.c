@@ -2,6 +2,7 @@
 // work. What CUDA lets a recording do beyond that (other streams, events, nodes of its own) ends
 // the test.
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "tests/emu/emu_private.h"
@@ -39,6 +40,7 @@ static void run_graph(void *arg)
 
 static struct {
     cudaStream_t stream;
+    pthread_t thread;  // that records
     cudaGraph_t graph; // NULL: none is recorded
     bool is_spoilt;
     uint64_t n_launches;
@@ -70,10 +72,14 @@ bool emu_graph_records(cudaStream_t stream)
     return recording.graph != NULL && recording.stream == stream;
 }
 
+void emu_graph_forbid(cudaStream_t stream, const char *call)
+{
+    if (emu_graph_records(stream)) emu_fail("%s is recorded, which is not emulated", call);
+}
+
 bool emu_graph_takes(cudaStream_t stream, const struct emu_work *work)
 {
     if (!emu_graph_records(stream)) return false;
-    if (work->run == NULL) emu_fail("%s is recorded, which is not emulated", work->what);
     cudaGraph_t graph = recording.graph;
     struct emu_work *works = realloc(graph->works, (graph->n + 1) * sizeof *works);
     if (works == NULL) emu_fail("no memory for a graph");
@@ -82,9 +88,14 @@ bool emu_graph_takes(cudaStream_t stream, const struct emu_work *work)
     return true;
 }
 
-cudaError_t emu_graph_refuse(void)
+static bool is_recording_thread(void)
 {
-    if (recording.graph == NULL) return cudaSuccess;
+    return pthread_equal(recording.thread, pthread_self()) != 0;
+}
+
+cudaError_t emu_graph_refuse(bool of_any_thread)
+{
+    if (recording.graph == NULL || !(of_any_thread || is_recording_thread())) return cudaSuccess;
     recording.is_spoilt = true;
     return cudaErrorStreamCaptureUnsupported;
 }
@@ -92,11 +103,14 @@ cudaError_t emu_graph_refuse(void)
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
-    (void)mode;
+    stream = emu_stream_known(stream);
+    if (mode != cudaStreamCaptureModeThreadLocal || emu_stream_is_blocking(stream))
+        emu_fail("what is recorded is a non-blocking stream, for its thread: the rest is not "
+                 "emulated");
     if (recording.graph != NULL) emu_fail("two recordings at a time are not emulated");
-    if (status == cudaSuccess && stream == NULL) status = cudaErrorStreamCaptureUnsupported;
     if (status == cudaSuccess) {
-        recording.stream = emu_stream_known(stream);
+        recording.stream = stream;
+        recording.thread = pthread_self();
         recording.is_spoilt = false;
         recording.graph = calloc(1, sizeof *recording.graph);
         if (recording.graph == NULL) emu_fail("no memory for a graph");
@@ -111,6 +125,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     *graph = NULL;
     if (!emu_graph_records(stream)) {
         status = cudaErrorIllegalState;
+    } else if (!is_recording_thread()) {
+        status = cudaErrorStreamCaptureWrongThread;
     } else if (status != cudaSuccess || recording.is_spoilt) {
         stop_recording();
         if (status == cudaSuccess) status = cudaErrorStreamCaptureInvalidated;
@@ -119,6 +135,16 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
         recording.graph = NULL;
         emu_count_handles(1);
     }
+    return emu_leave(status);
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *capture)
+{
+    cudaError_t status = emu_enter(cudaErrorUnknown);
+    *capture = cudaStreamCaptureStatusNone;
+    if (emu_graph_records(emu_stream_known(stream)))
+        *capture = recording.is_spoilt ? cudaStreamCaptureStatusInvalidated
+                                       : cudaStreamCaptureStatusActive;
     return emu_leave(status);
 }
 

@@ -59,6 +59,7 @@ struct emu_work {
     void (*drop)(void *arg);
     void *arg;
 };
+bool emu_stream_is_blocking(cudaStream_t stream);   // a known one; the default one is
 cudaStream_t emu_stream_known(cudaStream_t stream); // the default one, or fails if there is none
 void emu_stream_push(cudaStream_t stream, const struct emu_work *work);
 void emu_stream_finish(cudaStream_t stream);
@@ -73,9 +74,11 @@ void emu_graph_end(void);
 // Whether the stream is recorded, and the work so part of a graph, which will drop it.
 bool emu_graph_takes(cudaStream_t stream, const struct emu_work *work);
 bool emu_graph_records(cudaStream_t stream);
-// Nothing may wait, or change memory, while a stream is recorded: that spoils the recording.
-// Returns what such a call then returns.
-cudaError_t emu_graph_refuse(void);
+// A thread that records a stream may not wait, or change memory, meanwhile, and none may wait for
+// the whole device: that spoils the recording. Returns what such a call then returns.
+cudaError_t emu_graph_refuse(bool of_any_thread);
+// Ends the test where the call cannot be part of a recording here.
+void emu_graph_forbid(cudaStream_t stream, const char *call);
 
 // ---- emu_block.c --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@
 static cudaError_t allocate(void **at, size_t bytes, enum emu_where where)
 {
     cudaError_t status = emu_enter(cudaErrorMemoryAllocation);
-    if (status == cudaSuccess) status = emu_graph_refuse();
+    if (status == cudaSuccess) status = emu_graph_refuse(false);
     if (status == cudaSuccess) status = emu_memory_new(where, bytes, true, at);
     return emu_leave(status);
 }
@@ -35,6 +35,7 @@ cudaError_t cudaHostRegister(void *at, size_t bytes, unsigned flags)
 {
     (void)flags;
     cudaError_t status = emu_enter(cudaErrorMemoryAllocation);
+    if (status == cudaSuccess) status = emu_graph_refuse(false);
     if (status == cudaSuccess) status = emu_memory_register(at, bytes);
     return emu_leave(status);
 }
@@ -44,7 +45,7 @@ static cudaError_t release(void *at, enum emu_where where)
 {
     cudaError_t status = cudaSuccess;
     emu_lock();
-    if (at != NULL && emu_graph_refuse() != cudaSuccess)
+    if (at != NULL && emu_graph_refuse(false) != cudaSuccess)
         return emu_leave(cudaErrorStreamCaptureUnsupported);
     emu_stream_finish_all();
     struct emu_memory *memory = emu_memory_find(at);
@@ -84,6 +85,7 @@ static void free_memory(void *at)
 cudaError_t cudaMallocAsync(void **at, size_t bytes, cudaStream_t stream)
 {
     cudaError_t status = emu_enter(cudaErrorMemoryAllocation);
+    emu_graph_forbid(emu_stream_known(stream), "cudaMallocAsync");
     if (status == cudaSuccess) status = emu_memory_new(EMU_DEVICE, bytes, false, at);
     if (status == cudaSuccess && *at != NULL) {
         const struct emu_work work = {"cudaMallocAsync", open_memory, NULL, *at};
@@ -98,6 +100,7 @@ cudaError_t cudaFreeAsync(void *at, cudaStream_t stream)
     emu_lock();
     struct emu_memory *memory = emu_memory_find(at);
     const struct emu_work work = {"cudaFreeAsync", free_memory, NULL, at};
+    emu_graph_forbid(emu_stream_known(stream), work.what);
     if (memory != NULL && memory->at == at && memory->where == EMU_DEVICE)
         emu_stream_push(stream, &work);
     else if (at != NULL)
@@ -207,10 +210,9 @@ static cudaError_t queue_copy(const struct copy *wanted, enum cudaMemcpyKind kin
     struct copy *copy = malloc(sizeof *copy);
     if (copy == NULL) emu_fail("no memory for a copy's description");
     *copy = *wanted;
-    if (copy->from != NULL && from == NULL) {
-        if (emu_graph_records(stream)) emu_fail("a recorded copy is of pageable memory");
-        stage(copy);
-    }
+    if (to == NULL || (copy->from != NULL && from == NULL))
+        emu_graph_forbid(emu_stream_known(stream), "a copy of pageable memory");
+    if (copy->from != NULL && from == NULL) stage(copy);
     // Pageable memory is written at once. Else the host waits, if at all, for memory of its own,
     // and neither for copies on the device nor for those of staged memory to it.
     const bool is_hosts =
@@ -226,6 +228,7 @@ static cudaError_t copy_rows(const struct copy *copy, enum cudaMemcpyKind kind, 
                              bool wait)
 {
     cudaError_t status = emu_enter(cudaErrorUnknown);
+    if (status == cudaSuccess && wait) status = emu_graph_refuse(false);
     if (status == cudaSuccess) status = queue_copy(copy, kind, stream, wait);
     return emu_leave(status);
 }

@@ -185,6 +185,11 @@ void emu_stream_finish_all(void)
         finish(streams.all[i], streams.all[i]->n_queued);
 }
 
+bool emu_stream_is_blocking(cudaStream_t stream)
+{
+    return stream->is_blocking;
+}
+
 bool emu_stream_is_working(void)
 {
     return streams.is_working;
@@ -207,7 +212,7 @@ size_t emu_stream_end(void)
 static cudaError_t enter_waiting(void)
 {
     const cudaError_t status = emu_enter(cudaErrorUnknown);
-    return status == cudaSuccess ? emu_graph_refuse() : status;
+    return status == cudaSuccess ? emu_graph_refuse(false) : status;
 }
 
 // ---- Streams of the runtime ---------------------------------------------------------------------
@@ -260,7 +265,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
-    cudaError_t status = enter_waiting();
+    cudaError_t status = emu_enter(cudaErrorUnknown);
+    if (status == cudaSuccess) status = emu_graph_refuse(true);
     if (status == cudaSuccess) emu_stream_finish_all();
     return emu_leave(status);
 }
@@ -305,6 +311,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     cudaError_t status = emu_enter(cudaErrorUnknown);
     if (status == cudaSuccess) {
         event->stream = emu_stream_known(stream);
+        emu_graph_forbid(event->stream, "cudaEventRecord");
         event->number = event->stream->n_queued + 1;
         const struct emu_work work = {"cudaEventRecord", event->has_time ? note_time : NULL, NULL,
                                       event};
@@ -319,6 +326,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     (void)flags;
     const struct emu_work work = {.what = "cudaStreamWaitEvent"};
     stream = emu_stream_known(stream);
+    emu_graph_forbid(stream, work.what);
     if (status == cudaSuccess && event->stream != NULL && event->stream != stream)
         push(stream, &work, event);
     return emu_leave(status);

@@ -201,8 +201,8 @@ static void test_destroyed(void **state)
 
 // ---- Graphs -------------------------------------------------------------------------------------
 
-// Three steps of counting, recorded once and launched twice.
-static cudaGraphExec_t record_steps(cudaStream_t stream, int *names, char *dev, char *pinned)
+// A note, a copy there and back, a note.
+static cudaGraphExec_t record_copies(cudaStream_t stream, int *names, char *dev, char *pinned)
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
@@ -225,7 +225,7 @@ static void run_graph(void)
     gpu_ok(cudaMallocHost((void **)&pinned, 2));
     trace.n = 0;
     pinned[1] = 7;
-    cudaGraphExec_t exec = record_steps(stream, names, dev, pinned);
+    cudaGraphExec_t exec = record_copies(stream, names, dev, pinned);
     gpu_ok(cudaStreamSynchronize(stream));
     assert_int_equal(trace.n, 0); // recorded is not done
     assert_int_equal(pinned[1], 7);
@@ -235,7 +235,8 @@ static void run_graph(void)
         if (launch == 1) gpu_ok(cudaGraphExecDestroy(exec)); // what is under way goes on
         gpu_ok(cudaStreamSynchronize(stream));
         assert_int_equal(trace.n, 2 * (launch + 1));
-        assert_int_equal(trace.steps[2 * launch] * 10 + trace.steps[2 * launch + 1], 1);
+        assert_int_equal(trace.steps[2 * launch], 0);
+        assert_int_equal(trace.steps[2 * launch + 1], 1);
         assert_int_equal(pinned[1], launch);
     }
     gpu_ok(cudaFreeHost(pinned));
@@ -245,24 +246,75 @@ static void run_graph(void)
 
 GPU_TEST(graph)
 
-// Nothing may wait while a stream is recorded, and the recording is spoilt.
+struct forbidden {
+    cudaStream_t stream;
+    cudaEvent_t event;
+    void *dev;
+    char *pinned;
+};
+
+static cudaError_t call_forbidden(const struct forbidden *f, int which)
+{
+    void *dev;
+    switch (which) {
+    case 0:
+        return cudaStreamSynchronize(f->stream);
+    case 1:
+        return cudaStreamQuery(f->stream);
+    case 2:
+        return cudaEventSynchronize(f->event);
+    case 3:
+        return cudaMalloc(&dev, 1);
+    case 4:
+        return cudaFree(f->dev);
+    case 5:
+        return cudaMemcpy(f->dev, f->pinned, 1, cudaMemcpyHostToDevice);
+    default:
+        return cudaDeviceSynchronize();
+    }
+}
+
+static void *call_from_thread(void *arg)
+{
+    const struct forbidden *f = arg;
+    void *dev = NULL;
+    const bool is_good = cudaEventSynchronize(f->event) == cudaSuccess &&
+                         cudaMalloc(&dev, 1) == cudaSuccess && cudaFree(dev) == cudaSuccess;
+    return is_good ? arg : NULL;
+}
+
+// The thread that records a stream may not wait meanwhile: the recording is spoilt. Other threads
+// may, but for the whole device.
 static void run_spoilt(void)
 {
+    enum { CALLS = 7 };
+    struct forbidden f = {gpu_new_stream(), open_event(), gpu_new(1), NULL};
     cudaGraph_t graph = NULL;
-    void *dev = NULL;
-    cudaStream_t stream = gpu_new_stream();
-    assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaErrorIllegalState);
-    for (int i = 0; i < 3; i++) {
-        gpu_ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-        const cudaError_t error = i == 0   ? cudaStreamSynchronize(stream)
-                                  : i == 1 ? cudaMalloc(&dev, 1)
-                                           : cudaDeviceSynchronize();
-        assert_int_equal(error, cudaErrorStreamCaptureUnsupported);
-        assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+    enum cudaStreamCaptureStatus capture;
+    gpu_ok(cudaMallocHost((void **)&f.pinned, 1));
+    assert_int_equal(cudaStreamEndCapture(f.stream, &graph), cudaErrorIllegalState);
+    for (int i = 0; i < CALLS; i++) {
+        gpu_ok(cudaStreamBeginCapture(f.stream, cudaStreamCaptureModeThreadLocal));
+        assert_int_equal(call_forbidden(&f, i), cudaErrorStreamCaptureUnsupported);
+        gpu_ok(cudaStreamIsCapturing(f.stream, &capture));
+        assert_int_equal(capture, cudaStreamCaptureStatusInvalidated);
+        assert_int_equal(cudaStreamEndCapture(f.stream, &graph), cudaErrorStreamCaptureInvalidated);
         assert_null(graph);
+        gpu_ok(cudaStreamIsCapturing(f.stream, &capture));
+        assert_int_equal(capture, cudaStreamCaptureStatusNone);
     }
-    gpu_ok(cudaStreamSynchronize(stream));
-    gpu_ok(cudaStreamDestroy(stream));
+    pthread_t thread;
+    void *result = NULL;
+    gpu_ok(cudaStreamBeginCapture(f.stream, cudaStreamCaptureModeThreadLocal));
+    assert_int_equal(pthread_create(&thread, NULL, call_from_thread, &f), 0);
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_ptr_equal(result, &f);
+    gpu_ok(cudaStreamEndCapture(f.stream, &graph));
+    gpu_ok(cudaGraphDestroy(graph));
+    gpu_ok(cudaEventDestroy(f.event));
+    gpu_ok(cudaFree(f.dev));
+    gpu_ok(cudaFreeHost(f.pinned));
+    gpu_ok(cudaStreamDestroy(f.stream));
 }
 
 GPU_TEST(spoilt)

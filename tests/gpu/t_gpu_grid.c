@@ -94,6 +94,10 @@ static void test_parts(void **state)
                 // Half of what is wanted at least, where there are keys enough.
                 assert_true(n_keys[i] < 64 * 2 * wanted[k] || 2 * parts.n * units[j] >= wanted[k]);
             }
+    // Parts for as many keys as may come, of those that do.
+    for (uint32_t n = 1; n < 200; n += 7)
+        for (uint32_t k = 0; k < 20000; k += 13)
+            assert_true(n * GPU_PART_KEYS(k, n) >= k && GPU_PART_KEYS(k, n) > 0);
     struct gpu_grid grid = gpu_grid_parts(3, 8, 33, 128, 4096);
     assert_int_equal(grid.blocks[0], 3 * 8 * 33);
     assert_true(grid.blocks[1] == 1 && grid.blocks[2] == 1);

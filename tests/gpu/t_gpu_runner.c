@@ -18,8 +18,9 @@ static float lead(const float *logits)
     return logits[best] - next;
 }
 
-// Token by token, what the reference had, wherever that leads by more than what a logit may be off
-// by: through the kernels of decoding.
+// Token by token, what the reference had, wherever that leads by more than both logits may be off
+// by
+// (`most` each; 0: everywhere): through the kernels of decoding.
 static void check_decode(const char *type, float most)
 {
     struct story_rig rig;
@@ -36,7 +37,7 @@ static void check_decode(const char *type, float most)
     // All tokens but the first, and where a reach ends (64, 128 keys).
     assert_true(emu_graph_launches() >= STORY_STEPS - 3);
     for (int i = 0; i < STORY_STEPS; i++) {
-        if (most == 0 || lead(want + i * STORY_VOCAB) > most)
+        if (most == 0 || lead(want + i * STORY_VOCAB) > 2 * most)
             assert_int_equal(story_best(got + i * STORY_VOCAB), ids[i]);
         for (int j = 0; j < STORY_VOCAB; j++) {
             const float error = fabsf(got[i * STORY_VOCAB + j] - want[i * STORY_VOCAB + j]);
@@ -54,8 +55,8 @@ static void check_decode(const char *type, float most)
 static void test_decode(void **state)
 {
     (void)state;
-    check_decode("f32", 0); // all of them
-    check_decode("f16", 0.05f);
+    check_decode("f32", 0);
+    check_decode("f16", 0.025f); // 0.011 was measured
 }
 
 // As prompts are read, in chunks of any size: through cuBLAS. Of the layers whose weights are not
