@@ -1,9 +1,8 @@
 // Contract: a device, a place with memory and an ordered queue of operations.
 //
-// All entries but free_bytes are mandatory. Operations are queued in order
-// and may be asynchronous; `download` and `sync` wait. The CPU device has finished when the call
-// returns. Pointers named dev_* lie in the device's memory and must not be dereferenced by the
-// caller.
+// All entries but free_bytes are mandatory. Operations are queued in order and may be asynchronous;
+// `download` and `sync` wait. The CPU device has finished when the call returns. Pointers named
+// dev_* lie in the device's memory and must not be dereferenced by the caller.
 
 #ifndef FATHOM_SRC_IFACE_DEVICE_H
 #define FATHOM_SRC_IFACE_DEVICE_H
