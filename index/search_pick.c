@@ -141,9 +141,6 @@ static void take_unit(const struct search *s, struct head *head, const struct sp
         .n_rows = n_rows,
         .slot = slot,
     };
-    head->scanned_keys += n_rows;
-    head->scanned_bytes +=
-        n_rows * kv_code_bytes(s->selector->params.stage2_bits, s->selector->params.d_k);
 }
 
 // Of the chunk selector: units that their representatives do not tell of.
@@ -185,7 +182,9 @@ static void take_units(const struct search *s, struct head *head, uint64_t want,
 // a later scan added spans: then those of a segment are brought together.
 static void take_candidates(const struct search *s, struct head *head, uint64_t want)
 {
+    const struct selector_params *p = &s->selector->params;
     const uint32_t first = head->n_candidates;
+    const uint64_t n_before = head->n_tokens;
     uint32_t at = first;
     take_units(s, head, want, true);
     sort_candidates(head->candidates + first, head->n_candidates - first);
@@ -194,6 +193,8 @@ static void take_candidates(const struct search *s, struct head *head, uint64_t 
         head->candidates[i].token = (uint32_t)head->n_tokens;
         head->n_tokens += head->candidates[i].n_rows;
     }
+    head->scanned_keys += head->n_tokens - n_before;
+    head->scanned_bytes += (head->n_tokens - n_before) * kv_code_bytes(p->stage2_bits, p->d_k);
     for (uint32_t i = 0; i < s->args.n_segments; i++) {
         head->segment_candidates[i] = at;
         while (at < head->n_candidates && head->candidates[at].segment == i)

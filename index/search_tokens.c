@@ -29,15 +29,20 @@ static struct key_range find_range(const struct search *s, const struct head *he
                               index_at(view->index, layout->k_step)};
 }
 
-static const uint8_t *unit_keys(const struct search *s, const struct head *head,
-                                const struct candidate *c)
+// A segment's codes of keys: a unit's begin at its first row times `step_bytes`.
+struct key_rows {
+    const uint8_t *first;
+    size_t step_bytes;
+};
+
+static struct key_rows find_keys(const struct search *s, const struct head *head, uint32_t segment)
 {
     const struct selector_params *p = &s->selector->params;
-    const struct index_view *view = &head->views[c->segment];
-    if (view_head(head, c->segment)->form.key_bits == 0)
-        return view->keys + c->row * view->keys_row_bytes;
-    const uint8_t *keys = index_at(view->index, s->layouts[c->segment].keys);
-    return keys + c->row * kv_code_bytes(p->stage2_bits, p->d_k);
+    const struct index_view *view = &head->views[segment];
+    if (view_head(head, segment)->form.key_bits == 0)
+        return (struct key_rows){view->keys, view->keys_row_bytes};
+    return (struct key_rows){index_at(view->index, s->layouts[segment].keys),
+                             kv_code_bytes(p->stage2_bits, p->d_k)};
 }
 
 // Masked tokens count for nothing.
@@ -80,12 +85,13 @@ static void fill_batch(const struct search *s, const struct head *head, size_t r
     batch->n = 0;
     if (feed->next == feed->end) return;
     batch->segment = feed->next->segment;
+    const struct key_rows keys = find_keys(s, head, batch->segment);
     while (feed->next < feed->end && feed->next->segment == batch->segment &&
            batch->n < SCORE_BATCH) {
-        const uint8_t *keys = unit_keys(s, head, feed->next) + feed->at * row_bytes;
+        const uint8_t *unit = keys.first + feed->next->row * keys.step_bytes;
         const uint32_t left = feed->next->n_rows - feed->at;
         const uint32_t n = left < SCORE_BATCH - batch->n ? left : SCORE_BATCH - batch->n;
-        list_rows(batch->rows + batch->n, keys, row_bytes, n);
+        list_rows(batch->rows + batch->n, unit + feed->at * row_bytes, row_bytes, n);
         batch->n += n;
         feed->at += n;
         if (feed->at == feed->next->n_rows) feed->next++, feed->at = 0;

@@ -148,6 +148,8 @@ SIMD_INLINE void blend_plain(int32_t type, int n_rows, const struct runs_step *s
     uint32_t c = 0;
     for (; c + BLEND_VECS * VEC_LANES <= d; c += BLEND_VECS * VEC_LANES)
         blend_columns(type, n_rows, BLEND_VECS, s, c, VEC_LANES);
+    for (; c + 2 * VEC_LANES <= d; c += 2 * VEC_LANES)
+        blend_columns(type, n_rows, 2, s, c, VEC_LANES);
     for (; c + VEC_LANES <= d; c += VEC_LANES)
         blend_columns(type, n_rows, 1, s, c, VEC_LANES);
     if (c < d) blend_columns(type, n_rows, 1, s, c, d - c);
