@@ -3,7 +3,7 @@
 
     quality.py MODEL.gguf --lengths 8k,32k            table in Markdown, to standard output
     quality.py MODEL.gguf --lengths 8k --product      every combination of the settings
-    quality.py MODEL.gguf --lengths 128k --axes budget --tasks niah,longgen --prefill sparse
+    quality.py MODEL.gguf --lengths 128k --selectors cluster,block --axes budget --prefill sparse
 
 A task's column is its score in per cent: exact answers, but right lines of longgen. Results go to
 --log as they come, one object a line, and what is there is not measured again. With
@@ -23,7 +23,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TASKS = ("niah", "multikey", "kvretrieval", "vartrack", "multiturn", "longgen")
-SELECTORS = ("cluster", "chunk", "block", "flat")
+SELECTORS = ("dense", "cluster", "chunk", "block", "flat")
 # The first value of each is what stays while another setting is changed.
 AXES = {
     "budget": ("2%", "0.5%", "1%", "5%"),
@@ -35,11 +35,13 @@ AXES = {
 VERIFIED = "10%"
 
 
-def make_settings(axes, product):
-    """Dense first; of each selector the usual setting first."""
-    yield None
+def make_settings(selectors, axes, product):
+    """Of each selector the usual setting first; dense attention has none, and is None."""
     usual = {axis: values[0] for axis, values in AXES.items()}
-    for selector in SELECTORS:
+    for selector in selectors:
+        if selector == "dense":
+            yield None
+            continue
         if product:
             combinations = itertools.product(*(AXES[axis] for axis in axes))
             changes = [dict(zip(axes, values)) for values in combinations]
@@ -144,6 +146,8 @@ def main():
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tasks", type=words(TASKS), default=list(TASKS), metavar="A,B,...")
+    parser.add_argument("--selectors", type=words(SELECTORS), default=list(SELECTORS),
+                        metavar="A,B,...", help=f"of {', '.join(SELECTORS)}")
     parser.add_argument("--axes", type=words(AXES), default=list(AXES), metavar="A,B,...",
                         help=f"settings to change, of {', '.join(AXES)}")
     parser.add_argument("--prefill", choices=("dense", "sparse"), default="dense",
@@ -155,7 +159,7 @@ def main():
     measurements = Measurements(options.log, options.fathom, options.model, options)
     for length in options.lengths.split(","):
         print_table(measurements, length, options.tasks,
-                    list(make_settings(options.axes, options.product)))
+                    list(make_settings(options.selectors, options.axes, options.product)))
 
 
 if __name__ == "__main__":
