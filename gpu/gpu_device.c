@@ -18,26 +18,37 @@ static struct gpu_device *of(fathom_device *device)
     return (struct gpu_device *)device;
 }
 
-static fathom_status no_memory(size_t bytes, const char *what)
+static fathom_status no_memory(size_t bytes, const char *what, const char *remedy)
 {
     size_t n_free = 0, n_total = 0;
     (void)cudaGetLastError();
     GPU_TRY(cudaMemGetInfo, &n_free, &n_total);
     return status_set(FATHOM_ENOMEM,
-                      "%s: %.1f MiB of GPU memory are needed, and %.1f MiB of its %.1f MiB are "
-                      "free: take a smaller context (-c), batch (-b) or model, fewer layers on "
-                      "the GPU (-ngl), or device \"cpu\" (--device)",
-                      what, (double)bytes / mib, (double)n_free / mib, (double)n_total / mib);
+                      "%s: %.2f MiB of GPU memory are needed, and %.2f MiB of its %.1f MiB are "
+                      "free: take %s, or device \"cpu\" (--device)",
+                      what, (double)bytes / mib, (double)n_free / mib, (double)n_total / mib,
+                      remedy);
+}
+
+static fathom_status take(size_t bytes, const char *what, const char *remedy, void **dev)
+{
+    void *at = NULL;
+    const cudaError_t error = cudaMalloc(&at, bytes);
+    if (error == cudaErrorMemoryAllocation) return no_memory(bytes, what, remedy);
+    FATHOM_TRY(gpu_status(error, "cudaMalloc"));
+    *dev = at;
+    return FATHOM_OK;
 }
 
 fathom_status gpu_take(size_t bytes, const char *what, void **dev)
 {
-    void *at = NULL;
-    const cudaError_t error = cudaMalloc(&at, bytes);
-    if (error == cudaErrorMemoryAllocation) return no_memory(bytes, what);
-    FATHOM_TRY(gpu_status(error, "cudaMalloc"));
-    *dev = at;
-    return FATHOM_OK;
+    return take(bytes, what,
+                "a smaller context (-c), batch (-b) or model, fewer layers on the GPU (-ngl)", dev);
+}
+
+fathom_status gpu_take_own(size_t bytes, const char *what, void **dev)
+{
+    return take(bytes, what, "a larger GPU (cuda:N), end what else uses this one", dev);
 }
 
 static fathom_status alloc(fathom_device *device, size_t bytes, const char *what, void **dev)
@@ -235,7 +246,7 @@ static fathom_status open_blas(struct gpu_device *gpu, size_t workspace_bytes)
                   fathom_last_error());
         return FATHOM_OK;
     }
-    FATHOM_TRY(gpu_take(workspace_bytes, "workspace of cuBLAS", &gpu->dev_workspace));
+    FATHOM_TRY(gpu_take_own(workspace_bytes, "workspace of cuBLAS", &gpu->dev_workspace));
     return gpu_blas_open(&gpu->blas, gpu->stream, gpu->dev_workspace, workspace_bytes);
 }
 
@@ -255,7 +266,7 @@ static fathom_status open_parts(struct gpu_device *gpu, const struct gpu_device_
     gpu->product_bytes = params->product_bytes;
     gpu->scratch_bytes =
         attend_bytes > params->product_bytes ? attend_bytes : params->product_bytes;
-    FATHOM_TRY(gpu_take(gpu->scratch_bytes, "scratch", &dev));
+    FATHOM_TRY(gpu_take_own(gpu->scratch_bytes, "scratch", &dev));
     gpu->dev_scratch = dev;
     return open_blas(gpu, params->blas_bytes);
 }

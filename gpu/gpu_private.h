@@ -58,8 +58,10 @@ static inline fathom_status gpu_enter(struct gpu_device *gpu)
 }
 
 // ---- gpu_device.c -------------------------------------------------------------------------------
-// Memory with anything in it. ENOMEM says how much there is.
+// Memory with anything in it. ENOMEM says how much there is, and what would take less.
 fathom_status gpu_take(size_t bytes, const char *what, void **dev);
+// What a device takes whatever the model.
+fathom_status gpu_take_own(size_t bytes, const char *what, void **dev);
 
 // ---- gpu_linear.c -------------------------------------------------------------------------------
 extern const struct linear_ops gpu_linear_ops;

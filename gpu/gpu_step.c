@@ -200,7 +200,7 @@ fathom_status gpu_step_open(struct gpu_device *gpu)
     FATHOM_TRY(mem_new(GPU_STEP_OPS_MAX, sizeof *step->ops, "operations", &step->ops));
     FATHOM_TRY(mem_new(GPU_STEP_OPS_MAX, sizeof *step->before, "operations", &step->before));
     FATHOM_TRY(mem_new(GPU_STEP_OPS_MAX, sizeof *step->varies, "operations", &step->varies));
-    FATHOM_TRY(gpu_take(GPU_STEP_OPS_MAX * sizeof *step->varies, "operations", &dev));
+    FATHOM_TRY(gpu_take_own(GPU_STEP_OPS_MAX * sizeof *step->varies, "operations", &dev));
     step->dev_varies = dev;
     return FATHOM_OK;
 }

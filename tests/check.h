@@ -26,7 +26,8 @@ extern "C" {
 }
 #endif
 
-static size_t check_n_skipped;
+// One for all sources of an executable.
+__attribute__((weak)) size_t check_n_skipped;
 
 // Ends the running test as skipped and says why.
 #define check_skip(...)                                                                            \

@@ -184,7 +184,8 @@ static fathom_status size_tail(fathom_engine *engine)
                           size_text(kv->device_bytes).text, (unsigned long long)n_fit,
                           (unsigned long long)n_needed, (unsigned long long)n_mib,
                           engine->tiered ? ", or make the window, segments or batch smaller"
-                                         : ", or choose another kv.mode (--kv-mode)");
+                          : can_seal     ? ", or choose another kv.mode (--kv-mode)"
+                                         : "");
     if (!engine->tiered) return FATHOM_OK;
     uint64_t n_tail = n_least;
     if (kv->mode == FATHOM_KV_AUTO) {

@@ -14,6 +14,7 @@
 #include "gpu/gpu_grid.h"
 #include "gpu/vector_cuda.h"
 #include "src/base/rng.h"
+#include "tests/gpu/gpu_bench.h"
 
 enum { SEED = 12, COUNT_MAX = 5000 };
 static const size_t counts[] = {0, 1, 2, 3, 31, 32, 33, 64, 100, 255, 256, 257, 1023, COUNT_MAX};
@@ -242,8 +243,9 @@ static void test_strides(void **state)
     free(got);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) return gpu_bench(argc > 2 ? argv[2] : NULL);
     printf("seed %d\n", SEED);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_rope),

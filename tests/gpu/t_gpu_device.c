@@ -11,6 +11,7 @@
 #include "src/base/mem.h"
 #include "src/iface/kernels.h"
 #include "src/iface/linear.h"
+#include "tests/gpu/gpu_bench.h"
 #include "tests/kernels/k_matmul.h"
 
 // ---- Memory -------------------------------------------------------------------------------------
@@ -88,8 +89,8 @@ static void run_no_memory(void)
     void *dev;
     assert_true(device->ops->free_bytes(device) > 0);
     check_error(device->ops->alloc(device, too_many, "keys and values", &dev), FATHOM_ENOMEM,
-                "keys and values: 16777216.0 MiB of GPU memory are needed, and ");
-    assert_non_null(strstr(fathom_last_error(), "--device"));
+                "keys and values: 16777216.00 MiB of GPU memory are needed, and ");
+    assert_non_null(strstr(fathom_last_error(), "take a smaller context (-c)"));
     // That is all that happened.
     check_ok(device->ops->alloc(device, 100, "values", &dev));
     device->ops->release(device, dev, 100);
@@ -195,7 +196,7 @@ static void check_types(const int32_t *types, bool in_ram)
         const struct weight_desc huge = {"w", FATHOM_TYPE_F32, 1u << 30, N_COLS, NULL, true};
         struct weight *none = NULL;
         check_error(device->linear->weight_open(device, &huge, &none), FATHOM_ENOMEM,
-                    "weights that come from RAM: 1048576.0 MiB of GPU memory are needed");
+                    "weights that come from RAM: 1048576.00 MiB of GPU memory are needed");
     }
     check_products(device, &p, 1, false, false);
     check_products(device, &p, 8, true, true);
@@ -366,8 +367,9 @@ GPU_TEST(embed)
 GPU_TEST(vectors)
 GPU_TEST(rows)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) return gpu_bench(argc > 2 ? argv[2] : NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),    cmocka_unit_test(test_moves),
         cmocka_unit_test(test_no_memory), cmocka_unit_test(test_products),

@@ -97,7 +97,7 @@ static void test_no_gpu(void **state)
         {{.capability = 75},
          "compute capability 7.5 is too old: this build is for 8.0 and above",
          FATHOM_LOG_WARN},
-        {{.device_bytes = 1 << 20}, "of GPU memory are needed", FATHOM_LOG_WARN},
+        {{.device_bytes = 1 << 20}, "take a larger GPU (cuda:N)", FATHOM_LOG_WARN},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const bool small = cases[i].mode.device_bytes > 0;
