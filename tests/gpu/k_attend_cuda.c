@@ -135,6 +135,21 @@ static void run_parts(void)
     }
 }
 
+// A long cache: parts of thousands of keys.
+static void run_many_keys(void)
+{
+    struct rng rng;
+    open_kernels();
+    rng_init(&rng, SEED + 7);
+    for (int n = 0; n < 3; n++) {
+        struct dense_problem p = plain_case(types[n], 64, 2, 1, 20011);
+        p.n_sms = 1 + 2 * (uint32_t)n;
+        dense_open(&p, &rng, false, 1);
+        check_problem(&p, true);
+        dense_close(&p);
+    }
+}
+
 // The kinds that the tests of single traits go through: decoding, prefill, and the plain kernel in
 // either.
 struct kind {
@@ -265,6 +280,7 @@ static void run_infinity(void)
 GPU_TEST(random_shapes)
 GPU_TEST(each_size)
 GPU_TEST(parts)
+GPU_TEST(many_keys)
 GPU_TEST(steady_scores)
 GPU_TEST(huge_scores)
 GPU_TEST(nan)
@@ -276,9 +292,9 @@ int main(int argc, char **argv)
     printf("seed %d\n", SEED);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_each_size),
-        cmocka_unit_test(test_parts),         cmocka_unit_test(test_steady_scores),
-        cmocka_unit_test(test_huge_scores),   cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_infinity),
+        cmocka_unit_test(test_parts),         cmocka_unit_test(test_many_keys),
+        cmocka_unit_test(test_steady_scores), cmocka_unit_test(test_huge_scores),
+        cmocka_unit_test(test_nan),           cmocka_unit_test(test_infinity),
     };
     return gpu_run("k_attend_cuda", tests, COUNT(tests));
 }
