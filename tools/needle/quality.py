@@ -3,7 +3,7 @@
 
     quality.py MODEL.gguf --lengths 8k,32k            table in Markdown, to standard output
     quality.py MODEL.gguf --lengths 8k --product      every combination of the settings
-    quality.py MODEL.gguf --lengths 128k --selectors cluster,block --axes budget --prefill sparse
+    quality.py MODEL.gguf --lengths 128k --selectors chunk --axes budget,unit=8 --prefill sparse
 
 A task's column is its score in per cent: exact answers, but right lines of longgen. Results go to
 --log as they come, one object a line, and what is there is not measured again. With
@@ -31,6 +31,7 @@ AXES = {
     "type": ("f16", "q8", "q4", "q2"),
     "estimate": ("off", "on"),
     "stage2": ("q4", "off"),
+    "candidates": ("2", "4", "8"),
 }
 VERIFIED = "10%"
 
@@ -43,10 +44,10 @@ def make_settings(selectors, axes, product):
             yield None
             continue
         if product:
-            combinations = itertools.product(*(AXES[axis] for axis in axes))
+            combinations = itertools.product(*([usual[axis], *axes[axis]] for axis in axes))
             changes = [dict(zip(axes, values)) for values in combinations]
         else:
-            changes = [{}] + [{axis: value} for axis in axes for value in AXES[axis][1:]]
+            changes = [{}] + [{axis: value} for axis in axes for value in axes[axis]]
         for change in changes:
             if selector == "flat" and change.get("unit", "0") != "0":
                 continue  # its units are tokens
@@ -139,6 +140,17 @@ def words(known):
     return parse
 
 
+def parse_axes(text):
+    """name, or name=value/value, with commas between: the values that are not the usual one."""
+    chosen = {}
+    for part in text.split(","):
+        name, _, values = part.partition("=")
+        if name not in AXES:
+            raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(AXES)}")
+        chosen[name] = values.split("/") if values else AXES[name][1:]
+    return chosen
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("model")
@@ -148,8 +160,9 @@ def main():
     parser.add_argument("--tasks", type=words(TASKS), default=list(TASKS), metavar="A,B,...")
     parser.add_argument("--selectors", type=words(SELECTORS), default=list(SELECTORS),
                         metavar="A,B,...", help=f"of {', '.join(SELECTORS)}")
-    parser.add_argument("--axes", type=words(AXES), default=list(AXES), metavar="A,B,...",
-                        help=f"settings to change, of {', '.join(AXES)}")
+    parser.add_argument("--axes", type=parse_axes, metavar="A,B=V/W,...",
+                        default={axis: values[1:] for axis, values in AXES.items()},
+                        help=f"settings to change, of {', '.join(AXES)}, and to which values")
     parser.add_argument("--prefill", choices=("dense", "sparse"), default="dense",
                         help="what reading a text reads (default: %(default)s)")
     parser.add_argument("--product", action="store_true", help="change them together")
