@@ -164,17 +164,34 @@ int needle_score_add(struct needle_score *score, struct puzzle *puzzle,
 
 // ---- A row for each length ----------------------------------------------------------------------
 
+// Per cent, from the beginning of the text to its end.
+static void print_depths(const struct needle_score *score)
+{
+    const uint32_t n = score->options->n_depths;
+    for (uint32_t i = 0; i < n && n > 1; i++) {
+        const struct share *share = &score->depths[i];
+        if (share->n == 0)
+            printf(" -");
+        else
+            printf(" %.0f", 100 * share_of(share->n_right, share->n));
+    }
+    if (n > 1) printf(" |");
+}
+
 void needle_score_print_header(const struct needle_score *score)
 {
     const bool kl_dense = score->options->kl_dense, dense_too = score->options->dense_too;
+    const bool depths = score->options->n_depths > 1;
     char parts[32];
     snprintf(parts, sizeof parts, "%ss %%", score->task->part);
-    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s%s\n", "tokens", "needles", "questions",
-           "exact %", parts, "prefill tok/s", "decode ms/token", kl_dense ? "      KLD |" : "",
-           dense_too ? " KiB read/token/layer | read   |" : "");
-    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s%s\n", "--------",
+    printf("| %8s | %7s | %9s | %8s | %8s | %13s | %15s |%s%s%s\n", "tokens", "needles",
+           "questions", "exact %", parts, "prefill tok/s", "decode ms/token",
+           kl_dense ? "      KLD |" : "", dense_too ? " KiB read/token/layer | read   |" : "",
+           depths ? " % by depth |" : "");
+    printf("| %.7s: | %.6s: | %.8s: | %.7s: | %.7s: | %.12s: | %.14s: |%s%s%s\n", "--------",
            "--------", "--------", "--------", "--------", "----------------", "----------------",
-           kl_dense ? " -------: |" : "", dense_too ? " -------------------: | ------ |" : "");
+           kl_dense ? " -------: |" : "", dense_too ? " -------------------: | ------ |" : "",
+           depths ? " ---------- |" : "");
 }
 
 int needle_score_print_row(const struct needle_score *score)
@@ -191,6 +208,7 @@ int needle_score_print_row(const struct needle_score *score)
     if (score->options->dense_too)
         printf(" %20.1f | %s |", read_kib(score),
                needle_score_is_dense(score) ? "all   " : "picked");
+    print_depths(score);
     printf("\n");
     return output_check();
 }

@@ -100,9 +100,14 @@ static void show(const struct progress *progress, double elapsed_ms)
     double rate = (double)progress->done / elapsed_ms * 1e3;
     char eta[48] = "";
     if (share >= ETA_SHARE || elapsed_ms >= ETA_MS) {
-        uint64_t rest_s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
-        snprintf(eta, sizeof eta, ", ETA %s%llu:%02llu", share < FIRM_SHARE ? "~" : "",
-                 (unsigned long long)(rest_s / 60), (unsigned long long)(rest_s % 60));
+        const uint64_t s = (uint64_t)(estimate_rest_ms(progress, elapsed_ms) / 1e3 + 0.5);
+        const unsigned long long hours = s / 3600;
+        const unsigned minutes = (unsigned)(s / 60 % 60), seconds = (unsigned)(s % 60);
+        const char *about = share < FIRM_SHARE ? "~" : "";
+        if (hours > 0)
+            snprintf(eta, sizeof eta, ", ETA %s%llu:%02u:%02u", about, hours, minutes, seconds);
+        else
+            snprintf(eta, sizeof eta, ", ETA %s%u:%02u", about, minutes, seconds);
     }
     fprintf(stderr, "%sfathom: %s: %llu of %llu %s (%.0f %%), %.1f %s/s%s%s",
             progress->terminal ? "\r\033[K" : "", progress->label,

@@ -207,6 +207,15 @@ static void t_tables(void **state)
     assert_non_null(strstr(table, "| chains % |"));
     assert_non_null(strstr(table, "|     1024 |       4 |         2 |"));
     free(table);
+    cli = cli_run("eval niah -m $M --lengths 1k --needles 4 --questions 4 --depths 2");
+    assert_non_null(strstr(cli.out, " decode ms/token | % by depth |"));
+    const char *end = strrchr(cli.out, '|');
+    double first, second;
+    assert_non_null(end);
+    while (*--end != '|') {
+    }
+    assert_int_equal(sscanf(end, "| %lf %lf |", &first, &second), 2);
+    assert_true(first >= 0 && first <= 100 && second >= 0 && second <= 100);
     assert_non_null(strstr(cli_run("eval longgen --help").out, "--items N"));
     assert_null(strstr(cli_run("eval niah --help").out, "--items N"));
 }

@@ -159,10 +159,18 @@ static void t_no_eta(void **state)
     progress_add(&progress, 1);
     now_ms += 20000;
     progress_add(&progress, 1);
+    now_ms += 1e7;
+    progress_add(&progress, 1);
     progress_end(&progress);
     char *text = end_capture();
     assert_non_null(strstr(text, "1 of 100 units (1 %), 0.2 units/s\n"));
     assert_non_null(strstr(text, "2 of 100 units (2 %), 0.1 units/s, ETA ~"));
+    unsigned hours, minutes, seconds;
+    const char *said = strstr(text, "3 of 100 units (3 %), 0.0 units/s, ETA ~");
+    assert_non_null(said);
+    said = strchr(said, '~');
+    assert_int_equal(sscanf(said, "~%u:%2u:%2u\n", &hours, &minutes, &seconds), 3);
+    assert_in_range(hours, 1, 1000);
     free(text);
 }
 

@@ -154,9 +154,9 @@ def parse_axes(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("model")
-    parser.add_argument("--lengths", default="8k,32k")
-    parser.add_argument("--questions", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lengths", default="8k,32k", help="of texts (default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=64, help="of a task (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of texts (default: %(default)s)")
     parser.add_argument("--tasks", type=words(TASKS), default=list(TASKS), metavar="A,B,...")
     parser.add_argument("--selectors", type=words(SELECTORS), default=list(SELECTORS),
                         metavar="A,B,...", help=f"of {', '.join(SELECTORS)}")
@@ -166,8 +166,10 @@ def main():
     parser.add_argument("--prefill", choices=("dense", "sparse"), default="dense",
                         help="what reading a text reads (default: %(default)s)")
     parser.add_argument("--product", action="store_true", help="change them together")
-    parser.add_argument("--fathom", default=os.path.join(ROOT, "build/release/tools/fathom"))
-    parser.add_argument("--log", default=os.path.join(ROOT, "build/quality.jsonl"))
+    parser.add_argument("--fathom", default=os.path.join(ROOT, "build/release/tools/fathom"),
+                        help="the command (default: what tools/demo builds)")
+    parser.add_argument("--log", default=os.path.join(ROOT, "build/quality.jsonl"),
+                        help="results that are known (default: build/quality.jsonl)")
     options = parser.parse_args()
     measurements = Measurements(options.log, options.fathom, options.model, options)
     for length in options.lengths.split(","):

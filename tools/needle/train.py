@@ -15,6 +15,7 @@ import ctypes
 import json
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -224,6 +225,8 @@ class Training:
 
     def run(self):
         self.resume()
+        interrupts = []
+        signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
         with open(self.log_path, "a", encoding="ascii") as log:
             report = Report(log)
             saved = time.monotonic()
@@ -235,9 +238,11 @@ class Training:
                     report.write(self.total, self.clock, rate)
                 if ended:
                     self.clock.begin_next()
-                if ended or time.monotonic() - saved > SAVE_SECONDS:
+                if ended or interrupts or time.monotonic() - saved > SAVE_SECONDS:
                     self.save()
                     saved = time.monotonic()
+                if interrupts:
+                    raise SystemExit(f"interrupted; {self.path} is where the same command goes on")
 
 
 def keep_memory():
