@@ -177,14 +177,15 @@ static void finish_merge(fathom_engine *engine, struct slot *slot)
 
 // ---- Paying -------------------------------------------------------------------------------------
 
-// Builds as many heads as the credit pays for, in rounds that keep every thread busy. True when the
-// job is done.
+// Builds as many heads as the credit pays for, in rounds that keep a few threads busy. On any
+// number of threads the same: a head's units may depend on the samples that there are by then. True
+// when the job is done.
 static bool run_job(fathom_engine *engine, struct slot *slot, struct job *job, uint32_t head_price)
 {
-    const uint32_t n_threads = pool_count(engine->device->pool);
+    enum { ROUND_HEADS = 4 };
     const uint32_t left = engine->segments.n_heads - job->n_done;
     const uint64_t paid = job->credit / head_price;
-    if (paid < left && paid < n_threads) return false;
+    if (paid < left && paid < ROUND_HEADS) return false;
     const uint32_t n = paid < left ? (uint32_t)paid : left;
     build_heads(engine, slot, job, job->n_done, n);
     if (job->victim != NULL && !write_heads(engine, job->victim, job->n_done, job->n_done + n))

@@ -152,9 +152,11 @@ static void t_threads_and_tiers(void **state)
         const char *flags, *ram; // what holds a part of the segments
     } cases[] = {
         {"", "13M"},
+        // Whose units depend on the queries before them, and steps that pay for a head at a time.
+        {"--kv-selector block -b 64", "10M"},
         {"--kv-estimate on --kv-threshold auto --kv-prefill sparse", "15M"},
     };
-    for (size_t i = 0; i < (check_few() ? 1 : 2); i++) {
+    for (size_t i = 0; i < (check_few() ? 1 : sizeof cases / sizeof cases[0]); i++) {
         char flags[256];
         snprintf(flags, sizeof flags, "-t 1 %s", cases[i].flags);
         char *one = ask_sparse(flags);
