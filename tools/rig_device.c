@@ -81,7 +81,7 @@ static const char *choose_device(const struct rig_options *options)
     const bool seals = strcmp(mode, "stream") == 0 || strcmp(mode, "sparse") == 0 ||
                        (strcmp(mode, "auto") == 0 && options->kv.vram_bytes > 0);
     if (strcmp(options->device, "auto") != 0 || !seals) return options->device;
-    if (options->log_level >= FATHOM_LOG_INFO)
+    if (options->log_level >= FATHOM_LOG_WARN)
         say_note("device: auto takes the CPU, which alone seals rows of the KV cache");
     return "cpu";
 }

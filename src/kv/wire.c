@@ -62,18 +62,16 @@ static fathom_status open_gpu(const struct fathom_device_params *params, int32_t
     return status;
 }
 
-// A GPU that is there and cannot be used is worth a warning; that there is none is not.
+// Who asks for auto may think to have a GPU: why it is not used is worth a warning.
 static fathom_status open_auto(const struct fathom_device_params *params, fathom_device **device)
 {
     const struct log log = {params->log, params->log_user};
     struct fathom_device_info first;
     gpu_device_list(&first, 1);
-    if (strcmp(first.name, "cuda") == 0)
-        log_write(&log, FATHOM_LOG_INFO, "device: auto takes the CPU: %s", first.fault);
-    else if (open_gpu(params, -1, device) >= 0)
-        return FATHOM_OK;
-    else
-        log_write(&log, FATHOM_LOG_WARN, "device: auto takes the CPU: %s", fathom_last_error());
+    const bool has_gpu = strcmp(first.name, "cuda") != 0;
+    if (has_gpu && open_gpu(params, -1, device) >= 0) return FATHOM_OK;
+    log_write(&log, FATHOM_LOG_WARN, "device: auto takes the CPU: %s",
+              has_gpu ? fathom_last_error() : first.fault);
     return open_cpu(params, device);
 }
 

@@ -67,7 +67,7 @@ static void t_devices(void **state)
     assert_non_null(strstr(cli.err, "-ngl: makes no difference"));
     assert_non_null(strstr(cli.err, "device: cpu: "));
     assert_null(strstr(cli.err, "auto takes"));
-    cli = cli_run("run -m $M -p x -n 1 --device auto --kv-mode sparse -lv 2");
+    cli = cli_run("run -m $M -p x -n 1 --device auto --kv-mode sparse");
     assert_non_null(strstr(cli.err, "auto takes the CPU, which alone seals"));
 }
 
